@@ -1,0 +1,1 @@
+//! Bytes of the plain and structured objects (`docs/format.md`).

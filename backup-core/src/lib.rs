@@ -1,0 +1,60 @@
+//! A backup engine to embed: deduplicated, compressed, encrypted, verifiable backups of streams,
+//! file trees and disk images, on storage that nobody has to trust.
+//!
+//! # What this crate does not do
+//!
+//! It opens no files and no connections, starts no processes and no threads that outlive a call,
+//! reads no environment and no clock, prints and logs nothing, retries nothing and never sleeps.
+//! Storage, data, time and randomness come from the caller through [`storage::Storage`],
+//! [`source`], [`time::Clock`] and [`entropy::Entropy`]. The crate `backup-adapters` has
+//! implementations for local directories, files, commands and the operating system.
+#![forbid(unsafe_code)]
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::string_slice
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice,
+        reason = "a test that panics fails, as it should"
+    )
+)]
+#![allow(dead_code, reason = "the layers are being built from below")]
+
+pub mod content;
+pub mod crypto;
+pub mod entropy;
+pub mod error;
+pub mod extent;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod progress;
+pub mod repository;
+pub mod secret;
+pub mod source;
+pub mod storage;
+pub mod time;
+
+mod chunk;
+mod compress;
+mod format;
+mod index;
+mod length;
+mod object;
+mod pack;
+mod session;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,1 @@
+//! Chunks gathered into packs.

@@ -1,0 +1,1 @@
+//! The engine: one operation a file.

@@ -1,0 +1,1 @@
+//! The commit protocol: sessions, outcomes, validity.
