@@ -84,7 +84,16 @@ pub(crate) fn validate(bytes: &[u8]) -> Result<(), String> {
 ///
 /// [`Error::Internal`] where keys were not written in ascending order or nesting was too deep.
 pub(crate) fn encode_map(fill: impl FnOnce(&mut MapWriter<'_>)) -> Result<Vec<u8>> {
-    let mut output = Output { bytes: Vec::new(), depth: 0, invalid: false };
+    encode_map_with_capacity(0, fill)
+}
+
+/// [`encode_map`] into a buffer that does not grow, and so leaves no copies, up to `capacity` bytes.
+///
+/// # Errors
+///
+/// Those of [`encode_map`].
+pub(crate) fn encode_map_with_capacity(capacity: usize, fill: impl FnOnce(&mut MapWriter<'_>)) -> Result<Vec<u8>> {
+    let mut output = Output { bytes: Vec::with_capacity(capacity), depth: 0, invalid: false };
     output.map(fill);
     if output.invalid {
         return Err(Error::Internal("a structured body was written against its profile"));
