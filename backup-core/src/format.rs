@@ -1,1 +1,3 @@
 //! Bytes of the plain and structured objects (`docs/format.md`).
+
+pub(crate) mod cbor;
