@@ -1,11 +1,11 @@
 //! The index in memory.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::error::Result;
 use crate::id::{ChunkId, ObjectName};
@@ -182,7 +182,7 @@ impl Index {
     }
 
     /// Forgets these packs and their chunks.
-    pub(crate) fn remove_packs(&mut self, condemned: &HashSet<ObjectName>) {
+    pub(crate) fn remove_packs(&mut self, condemned: &BTreeSet<ObjectName>) {
         let recent_packs = self.recent_packs.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut numbers = HashSet::new();
         for name in condemned {

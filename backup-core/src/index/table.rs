@@ -195,7 +195,7 @@ impl Tables {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.0.iter().flat_map(|table| table.records())
+        self.0.iter().flat_map(Table::records)
     }
 
     pub(super) fn len(&self) -> usize {
