@@ -247,20 +247,6 @@ mod tests {
         assert_eq!(format!("{:?}", table(6)), "GearTable(..)");
     }
 
-    #[test]
-    #[ignore = "a measurement: run with --release -- --ignored --nocapture"]
-    fn speed() {
-        let gear = Gear::new(table(7), 512 << 10, 1 << 20, 4 << 20).unwrap();
-        let mut input = vec![0; 256 << 20];
-        random(8, &mut input);
-        for _ in 0..3 {
-            let start = std::time::Instant::now();
-            let count = chunks(&gear, &input).len();
-            let seconds = start.elapsed().as_secs_f64();
-            println!("{count} chunks, {:.2} GB/s", input.len() as f64 / seconds / 1e9);
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -152,7 +152,7 @@ fn push_children(
     height: u8,
     node: &ContentChild,
 ) -> Result<()> {
-    if height < 2 || height > limits::TREE_HEIGHT {
+    if !(2..=limits::TREE_HEIGHT).contains(&height) {
         return Err(Error::damaged("content page", node.page.id, format!("its height is {height}")));
     }
     let children = read_node(source, &node.page, height, node.covered)?;

@@ -92,7 +92,7 @@ pub(super) fn decode(path: EntryPath, bytes: &[u8]) -> Result<Entry> {
     entry.content = read_content(&mut map)?;
     entry.digest = map.optional(key::DIGEST)?.map(|value| value.fixed().map(Digest::new)).transpose()?;
     entry.hard_link = map.optional(key::HARD_LINK)?.map(|value| read_path(value, &name)).transpose()?;
-    entry.inconsistent = match map.optional(key::INCONSISTENT)?.map(|value| value.bool()).transpose()? {
+    entry.inconsistent = match map.optional(key::INCONSISTENT)?.map(Value::bool).transpose()? {
         None => false,
         Some(true) => true,
         Some(false) => return Err(damaged("a mark that is not set is given")),
@@ -263,7 +263,7 @@ fn read_attributes(map: &mut MapReader<'_>) -> Result<Attributes> {
         group: map.optional(key::GROUP)?.map(|value| value.text().map(str::to_owned)).transpose()?,
         modified: map.optional(key::MODIFIED)?.map(read_instant).transpose()?,
         changed: map.optional(key::CHANGED)?.map(read_instant).transpose()?,
-        inode: map.optional(key::INODE)?.map(|value| value.u64()).transpose()?,
+        inode: map.optional(key::INODE)?.map(Value::u64).transpose()?,
         extended: Vec::new(),
     };
     if let Some(extended) = map.optional(key::EXTENDED)? {
@@ -280,7 +280,7 @@ fn read_attributes(map: &mut MapReader<'_>) -> Result<Attributes> {
 }
 
 fn read_u32(map: &mut MapReader<'_>, key: u64) -> Result<Option<u32>> {
-    map.optional(key)?.map(|value| value.u32()).transpose()
+    map.optional(key)?.map(Value::u32).transpose()
 }
 
 fn read_instant(value: Value<'_>) -> Result<Timestamp> {

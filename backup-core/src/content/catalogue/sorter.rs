@@ -328,7 +328,7 @@ mod tests {
         let mut most = 0;
         for entry in shuffled(COUNT) {
             sorter.push(&entry).unwrap();
-            if sorter.entries % 1000 == 0 {
+            if sorter.entries.is_multiple_of(1000) {
                 most = most.max(sorter.memory_bytes());
             }
         }
