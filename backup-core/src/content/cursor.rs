@@ -171,6 +171,7 @@ mod tests {
     use super::*;
     use crate::content::page::memory::MemoryPages;
     use crate::content::page::{PageStore, Tree, encode_page, write_page_ref, write_refs};
+    use crate::content::tree::Child;
     use crate::content::{ImageContentBuilder, StreamContentBuilder};
     use crate::format::cbor::ArrayWriter;
     use crate::id::ChunkId;
@@ -364,6 +365,38 @@ mod tests {
             assert!(refs.next().is_none(), "{what}: went on after the error");
             let walked = walk_pages(&content, &pages, &mut |_, _, _| Ok(true));
             assert!(matches!(walked, Err(Error::Damaged { .. })), "{what}: {walked:?}");
+        }
+    }
+
+    /// Every byte of a leaf and of a node changed to every value: what is accepted is the one
+    /// encoding of what is read from it.
+    #[test]
+    fn every_changed_byte_is_noticed_or_is_another_page() {
+        let pages = MemoryPages::default();
+        let refs = [data(1, 5), ChunkRef::Hole { length: 300 }, data(2, 70_000)];
+        let leaf = put(&pages, Tree::Content, 1, |array| write_refs(array, &refs));
+        let top = node(&pages, 2, &[(leaf, 70_305), (leaf, 70_305)]);
+        let bytes = |wanted: &PageRef| pages.each().into_iter().find(|(page, _)| page == wanted).unwrap().1.to_vec();
+        let (leaf_bytes, node_bytes) = (bytes(&leaf), bytes(&top));
+        for position in 0..leaf_bytes.len() {
+            for byte in 0..=255 {
+                let mut changed = leaf_bytes.clone();
+                changed[position] = byte;
+                pages.replace(&leaf, changed.clone());
+                if let Ok(read) = read_leaf(&pages, &leaf, 70_305) {
+                    assert_eq!(encode_page(Tree::Content, 1, |array| write_refs(array, &read)).unwrap(), changed);
+                }
+            }
+        }
+        for position in 0..node_bytes.len() {
+            for byte in 0..=255 {
+                let mut changed = node_bytes.clone();
+                changed[position] = byte;
+                pages.replace(&top, changed.clone());
+                if let Ok(read) = read_node(&pages, &top, 2, 140_610) {
+                    assert_eq!(ContentChild::encode(&read, 2).unwrap(), changed);
+                }
+            }
         }
     }
 

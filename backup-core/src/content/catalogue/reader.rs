@@ -256,6 +256,50 @@ mod tests {
         }
     }
 
+    /// Every byte of a leaf and of a node changed to every value: what is accepted is the one
+    /// encoding of what is read from it.
+    #[test]
+    fn every_changed_byte_is_noticed_or_is_another_page() {
+        let pages = MemoryPages::default();
+        let items: Vec<LeafItem> = [(0, "a"), (1, "/b"), (2, "cd"), (0, "b")]
+            .map(|(shared, suffix)| LeafItem { shared, suffix: suffix.into(), entry: directory("x") })
+            .to_vec();
+        let leaf = pages.put_page(&encode_leaf(&items).unwrap()).unwrap();
+        let top = node(&pages, 2, &[(leaf, 4, "a"), (leaf, 4, "b/x")]);
+        let bytes = |wanted: &PageRef| pages.each().into_iter().find(|(page, _)| page == wanted).unwrap().1.to_vec();
+        let expect = |page, height, entries| Expected::root(&CatalogueRoot { height, page, entries });
+        let original = bytes(&leaf);
+        for position in 0..original.len() {
+            for byte in 0..=255 {
+                let mut changed = original.clone();
+                changed[position] = byte;
+                pages.replace(&leaf, changed.clone());
+                if let Ok(read) = read_leaf(&pages, &expect(leaf, 1, 4)) {
+                    assert_eq!(encode_leaf(&read).unwrap(), changed, "byte {position} = {byte}");
+                }
+            }
+        }
+        let original = bytes(&top);
+        for position in 0..original.len() {
+            for byte in 0..=255 {
+                let mut changed = original.clone();
+                changed[position] = byte;
+                pages.replace(&top, changed.clone());
+                if let Ok(read) = read_node(&pages, &expect(top, 2, 8)) {
+                    let children: Vec<CatalogueChild> = read
+                        .into_iter()
+                        .map(|Expected { page, entries, first, .. }| CatalogueChild {
+                            page,
+                            entries,
+                            first: first.unwrap(),
+                        })
+                        .collect();
+                    assert_eq!(CatalogueChild::encode(&children, 2).unwrap(), changed, "byte {position} = {byte}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_damaged_entry_does_not_hide_the_others() {
         let pages = MemoryPages::default();
