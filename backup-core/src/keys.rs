@@ -14,8 +14,12 @@ pub(crate) use crate::format::keyring::Keyring;
 
 pub(crate) use self::content::ContentKeys;
 pub use self::credential::Credential;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::keyring::seal_keyring;
 pub(crate) use self::keyring::{create_keyring, read_newest_keyring, with_new_root, write_keyring};
 pub use self::recovery::RecoveryKey;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::slot::wrap;
 pub use self::slot::{KeySlot, KeySlotKind};
 pub(crate) use self::slot::{KeyringKey, create_slot, list_slots, open_slots, remove_slot};
 
