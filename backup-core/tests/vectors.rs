@@ -132,9 +132,10 @@ fn sealed_objects_of_the_other_provider() {
 fn slots() {
     let parameters = Argon2Parameters::minimum_for_tests();
     let recovery = RecoveryKey::generate(&Fixed(0x42)).unwrap();
-    let cases: [(&str, Option<&str>, Option<&[u8]>); 5] = [
+    let key_file: &[u8] = b"content of a key file\n";
+    let cases = [
         ("password", Some("correct horse battery staple"), None),
-        ("password and key file", Some("correct horse battery staple"), Some(b"content of a key file\n")),
+        ("password and key file", Some("correct horse battery staple"), Some(key_file)),
         ("composed password", Some("caf\u{e9} \u{212b}"), None),
         ("decomposed password", Some("cafe\u{301} A\u{30a}"), None),
         ("recovery key", None, None),
