@@ -9,8 +9,8 @@ use backup_core::entropy::SeededEntropy;
 use backup_core::extent::{Extent, ExtentKind};
 use backup_core::keys::Credential;
 use backup_core::repository::{
-    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Repository, Share, VerificationLedger,
-    VerifyLevel, VerifyOptions,
+    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Repository, Share,
+    VerificationLedger, VerifyLevel, VerifyOptions,
 };
 use backup_core::secret::Password;
 use backup_core::source::{BlockSink, BlockSource};
@@ -166,7 +166,9 @@ fn images_with_holes_and_change_maps() {
             let entry = repository.entry(&backup, &path("disk.raw")).unwrap();
             let target = Target(Mutex::new(vec![0xee; size]));
             repository.restore_blocks(&entry, &target, &Control::default().with_threads(threads)).unwrap();
-            assert!(*target.0.lock().unwrap() == expected, "restored image differs");
+            let restored = target.0.lock().unwrap();
+            let differs = restored.iter().zip(expected).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{:?}", differs.map(|at| (&restored[at..at + 8], &expected[at..at + 8])));
         };
         check(&image);
 

@@ -78,18 +78,18 @@ impl Repository {
     }
 
     pub(crate) fn backups_of(&self, history: &History) -> Result<Vec<Backup>> {
-        let commits: Vec<&Commit> = history.commits.values().collect();
+        let commits: Vec<&Commit> = history.in_order();
         let backups = Mutex::new(Vec::with_capacity(commits.len()));
         let control = Control::default();
         for_each(&control, commits.len(), &|| Ok(()), &|(), number| {
             let Some(commit) = commits.get(number) else { return Ok(()) };
             let backup = self.inner.read_backup(commit, &control)?;
-            lock(&backups)?.push(backup);
+            lock(&backups)?.push((number, backup));
             Ok(())
         })?;
         let mut backups = backups.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
-        backups.sort_by_key(|backup| (backup.finished, backup.id));
-        Ok(backups)
+        backups.sort_by_key(|(number, _)| *number);
+        Ok(backups.into_iter().map(|(_, backup)| backup).collect())
     }
 }
 

@@ -119,9 +119,7 @@ impl LockedRepository {
     /// [`Error::Storage`].
     pub fn commits(&self) -> Result<Vec<CommitSummary>> {
         let history = History::read(&*self.storage, &self.signers)?;
-        let mut commits: Vec<CommitSummary> = history.commits.values().map(summary).collect();
-        commits.sort_by_key(|commit| (commit.time, commit.id));
-        Ok(commits)
+        Ok(history.in_order().into_iter().map(summary).collect())
     }
 
     /// Checks presence or bytes of everything that the backups need; see [`VerifyOptions`].

@@ -12,6 +12,7 @@ use crate::limits;
 use crate::session::collection::{self, CollectionOutcome, Final};
 use crate::session::commit::{Commit, Outcome};
 use crate::storage::{Storage, StorageError, list_all};
+use crate::time::Timestamp;
 
 /// The history of a repository as it was read, and everything in it that is not as it must be.
 #[derive(Debug, Default)]
@@ -92,6 +93,37 @@ impl History {
     pub(crate) fn missing(&self) -> BTreeSet<BackupId> {
         let named = self.valid.values().flat_map(|commit| &commit.content.heads);
         named.filter(|id| !self.valid.contains_key(*id) && !self.forgotten.contains(*id)).copied().collect()
+    }
+
+    /// The commits, oldest first: a commit always stands behind those that it names, whatever its clock said;
+    /// otherwise by time.
+    pub(crate) fn in_order(&self) -> Vec<&Commit> {
+        let mut followers: BTreeMap<&BackupId, Vec<&Commit>> = BTreeMap::new();
+        let mut open: BTreeMap<&BackupId, usize> = BTreeMap::new();
+        for commit in self.valid.values() {
+            let known: BTreeSet<&BackupId> =
+                commit.content.heads.iter().filter(|head| self.valid.contains_key(*head)).collect();
+            open.insert(&commit.id, known.len());
+            for head in known {
+                followers.entry(head).or_default().push(commit);
+            }
+        }
+        let begin = |commit: &Commit| (commit.content.time, commit.id);
+        let mut ready: BTreeSet<(Timestamp, BackupId)> =
+            self.valid.values().filter(|commit| open.get(&commit.id) == Some(&0)).map(begin).collect();
+        let mut order = Vec::with_capacity(self.valid.len());
+        while let Some((time, id)) = ready.pop_first() {
+            order.extend(self.commits.get(&id));
+            for follower in followers.remove(&id).unwrap_or_default() {
+                if let Some(left) = open.get_mut(&follower.id) {
+                    *left = left.saturating_sub(1);
+                    if *left == 0 {
+                        ready.insert((follower.content.time.max(time), follower.id));
+                    }
+                }
+            }
+        }
+        order
     }
 
     /// Newest mark and condemned packs; returns the newest final.
