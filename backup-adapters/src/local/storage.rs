@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::error::{is_absent, reading, writing};
 use super::listing;
-use super::temporary::{self, Temporary};
+use super::temporary;
 use crate::directory::{Directory, file_type};
 
 /// Objects as files below a directory. See the [module](crate::local).
@@ -100,11 +100,11 @@ impl LocalStorage {
                 Err(error) => return Err(writing(error)),
             }
         }
-        let mut temporary = Temporary::new(&self.root).map_err(writing)?;
-        temporary.write(content).map_err(writing)?;
+        let new = temporary::create(&self.root).map_err(writing)?;
+        new.file().write_all(content).and_then(|()| new.file().sync_all()).map_err(writing)?;
         let outcome = match mode {
-            PutMode::Create => temporary.publish_new(&directory, name),
-            PutMode::Overwrite => temporary.publish_over(&directory, name),
+            PutMode::Create => new.publish_new(&directory, name),
+            PutMode::Overwrite => new.publish_over(&directory, name),
         };
         match outcome {
             Ok(()) => directory.sync().map_err(writing),
