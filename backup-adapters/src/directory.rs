@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn links_are_never_followed() {
         let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("secret"), "x").unwrap();
+        fs::write(outside.path().join("secret"), "x").unwrap();
         let here = tempfile::tempdir().unwrap();
         symlink(outside.path(), here.path().join("dir")).unwrap();
         symlink(outside.path().join("secret"), here.path().join("file")).unwrap();
@@ -189,7 +189,7 @@ mod tests {
         let file = directory.create_file(b"f").unwrap();
         directory.make(b"d").unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(std::fs::metadata(here.path().join("d")).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(here.path().join("d")).unwrap().mode() & 0o7777, 0o700);
         assert!(directory.create_file(b"f").is_err(), "only new files");
         let mut names: Vec<_> =
             directory.children().unwrap().into_iter().map(|child| (child.name, child.kind)).collect();

@@ -60,7 +60,7 @@ impl BlockSink for FileSink {
     }
 
     fn hole(&self, offset: u64, length: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         if matches!(self.target, Target::New { .. }) {
             return Ok(());
         }
@@ -83,10 +83,10 @@ impl BlockSink for FileSink {
             )),
             Target::Device { .. } => self.file.sync_all(),
             Target::New { new, name, policy } => {
-                self.file.set_len(length)?;
-                self.file.sync_all()?;
                 let new = new.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let new = new.ok_or_else(|| io::Error::other("it was finished before"))?;
+                self.file.set_len(length)?;
+                self.file.sync_all()?;
                 let directory = new.directory().duplicate()?;
                 match policy {
                     OverwritePolicy::Refuse => new.publish_new(&directory, name)?,

@@ -157,7 +157,7 @@ fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
 fn mode(attributes: &Attributes, is_owner_restored: bool) -> Option<Mode> {
     let mode = attributes.mode? & 0o7777;
     let mode = if is_owner_restored { mode } else { mode & !SET_ID };
-    mode.try_into().ok().map(Mode::from_raw_mode)
+    Some(Mode::from_raw_mode(converted(mode)?))
 }
 
 fn times(attributes: &Attributes) -> Option<Timestamps> {
@@ -170,7 +170,11 @@ fn times(attributes: &Attributes) -> Option<Timestamps> {
 
 /// The types of these fields differ between systems.
 fn timestamp(seconds: impl TryInto<i64>, nanoseconds: impl TryInto<u32>) -> Option<Timestamp> {
-    Timestamp::from_unix(seconds.try_into().ok()?, nanoseconds.try_into().ok()?).ok()
+    Timestamp::from_unix(converted(seconds)?, converted(nanoseconds)?).ok()
+}
+
+fn converted<T>(field: impl TryInto<T>) -> Option<T> {
+    field.try_into().ok()
 }
 
 /// Reads a value whose size must be asked for before, and may grow meanwhile.
