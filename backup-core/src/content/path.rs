@@ -5,7 +5,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::length::to_u64;
 use crate::limits;
 
 /// The path of an entry inside a backup: components joined by `/`, relative to the backup's root.
@@ -108,9 +107,10 @@ impl EntryPath {
         one.iter().map(rank).cmp(two.iter().map(rank))
     }
 
+    #[cfg(test)]
     /// Length in bytes, for sums.
     pub(crate) fn length(&self) -> u64 {
-        to_u64(self.0.len())
+        crate::length::to_u64(self.0.len())
     }
 }
 

@@ -75,6 +75,7 @@ impl PackBuilder {
         self.records.is_empty()
     }
 
+    #[cfg(test)]
     /// Number of chunks.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
@@ -122,6 +123,7 @@ impl FinishedPack {
         std::iter::once(&self.directory).chain(&self.payloads).map(Vec::as_slice).collect()
     }
 
+    #[cfg(test)]
     /// The body, in one piece.
     #[must_use]
     pub(crate) fn body(&self) -> Vec<u8> {

@@ -187,6 +187,7 @@ impl Findings {
         Ok(())
     }
 
+    #[cfg(test)]
     pub(crate) fn is_clean(&self) -> Result<bool> {
         Ok(lock(&self.state)?.ok)
     }
