@@ -106,12 +106,6 @@ impl EntryPath {
         let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         one.iter().map(rank).cmp(two.iter().map(rank))
     }
-
-    #[cfg(test)]
-    /// Length in bytes, for sums.
-    pub(crate) fn length(&self) -> u64 {
-        crate::length::to_u64(self.0.len())
-    }
 }
 
 /// The order of the catalogue: `/` sorts before every other byte (NUL cannot occur).

@@ -159,7 +159,7 @@ impl<'env> Walk<'env> {
             self.store.control().event(&Event::Bytes { count, kind: ExtentKind::Data });
         }
         worker.buffer = buffer;
-        if stored?.is_some() { self.read_entry(entry) } else { Ok(()) }
+        if stored?.is_some() { self.read_entry(&entry) } else { Ok(()) }
     }
 
     /// Cuts a large file here; its chunks are stored by the workers.
@@ -198,7 +198,7 @@ impl<'env> Walk<'env> {
         match (meeting.0.take(), meeting.1.take()) {
             (Some(content), Some(mut entry)) => {
                 entry.content = content;
-                self.read_entry(entry)
+                self.read_entry(&entry)
             }
             (content, entry) => {
                 *meeting = (content, entry);
@@ -221,7 +221,7 @@ impl<'env> Walk<'env> {
             let mut entry = entry;
             entry.inconsistent = !file.is_unchanged().unwrap_or(false);
             entry.content = content;
-            self.read_entry(entry)
+            self.read_entry(&entry)
         });
         let jobs =
             ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
@@ -239,11 +239,11 @@ impl<'env> Walk<'env> {
     }
 
     /// Inserts an entry whose content was read just now.
-    fn read_entry(self, entry: Entry) -> Result<()> {
+    fn read_entry(self, entry: &Entry) -> Result<()> {
         if entry.inconsistent {
             self.collected.problem(self.store.control(), &entry.path.to_string(), "changed while it was read");
         }
-        self.insert(&entry)
+        self.insert(entry)
     }
 
     fn insert(self, entry: &Entry) -> Result<()> {
