@@ -10,7 +10,7 @@ use crate::extent::{Extent, ExtentKind};
 /// Content of known length that can be read anywhere: a disk image, a snapshot, a large file.
 ///
 /// Read from several threads at once.
-pub trait BlockSource: Sync {
+pub trait BlockSource: Send + Sync {
     /// Length in bytes. Must not change while a backup runs.
     fn length(&self) -> u64;
 
@@ -114,8 +114,20 @@ pub trait OpenContent: Send {
     fn open(self: Box<Self>) -> io::Result<Box<dyn FileContent>>;
 }
 
+impl<S: BlockSource + ?Sized> BlockSource for &S {
+    fn length(&self) -> u64 {
+        (**self).length()
+    }
+    fn extents(&self, from: u64, visit: &mut dyn FnMut(Extent) -> bool) -> io::Result<()> {
+        (**self).extents(from, visit)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buffer)
+    }
+}
+
 /// Opened content of a file.
-pub trait FileContent: BlockSource + Send {
+pub trait FileContent: BlockSource {
     /// Whether to cut it as a disk image (fixed chunks, read in parallel) or as a stream.
     fn is_image(&self) -> bool;
 

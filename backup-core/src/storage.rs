@@ -28,6 +28,8 @@ pub use self::memory::MemoryStorage;
 ///   real objects when a repository is opened for writing.
 /// * **Listing** in key order that shows every object whose `put` had returned.
 ///
+/// No key of the engine is a directory of another (`a` and `a/b`): a storage need not hold both.
+///
 /// Methods block; they are called from several threads at once. Retries and timeouts are the
 /// implementation's business: the engine never retries and never sleeps. Run
 /// `storage::conformance` (feature `testing`) against an implementation of your own.

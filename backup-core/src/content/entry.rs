@@ -20,8 +20,8 @@ pub struct Entry {
     /// and files. Disk images have none; their content root is a Merkle digest (`docs/format.md`,
     /// "Content").
     pub digest: Option<Digest>,
-    /// The path of an earlier entry that is the same file (a hard link). The content is given
-    /// here, too, so that this entry can be restored alone.
+    /// The path of an earlier entry that is the same file (a hard link). The content is that
+    /// entry's; `content` here is empty.
     pub hard_link: Option<EntryPath>,
     /// The content changed or ended early while it was read: it is a mixture of states.
     pub inconsistent: bool,

@@ -1,5 +1,6 @@
 //! Keys of objects: short, portable, the same on every storage.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -74,6 +75,13 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::new(text)
+    }
+}
+
+/// Keys are ordered as their text is, so that ordered maps of keys can be searched by any prefix.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

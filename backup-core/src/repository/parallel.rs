@@ -1,0 +1,250 @@
+//! Scoped threads inside one call: a queue of jobs for writing, numbered items for reading.
+//!
+//! With one thread nothing is started: jobs run on the caller's thread when they are handed in.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::error::{Error, Result};
+use crate::repository::environment::Control;
+
+/// A job: runs once, on any thread, with that thread's worker state.
+pub(crate) type Job<'scope, W> = Box<dyn FnOnce(&mut W) -> Result<()> + Send + 'scope>;
+
+/// Where jobs are handed in. The first error stops everything: later jobs are dropped unrun.
+pub(crate) struct Queue<'scope, 'q, W> {
+    failure: &'q Failure,
+    control: &'q Control,
+    target: Target<'scope, 'q, W>,
+}
+
+enum Target<'scope, 'q, W> {
+    Threads(Sender<Job<'scope, W>>),
+    Inline(&'q Mutex<W>),
+}
+
+impl<'scope, W> Queue<'scope, '_, W> {
+    /// Hands in a job; waits while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`]; the error of an earlier job is reported by [`with_queue`], and here only as
+    /// a reason to stop handing in.
+    pub(crate) fn submit(&self, job: Job<'scope, W>) -> Result<()> {
+        self.control.cancel().check()?;
+        if self.failure.has_failed() {
+            return Err(Error::Cancelled);
+        }
+        match &self.target {
+            Target::Threads(sender) => sender.send(job).map_err(|_| Error::Cancelled),
+            Target::Inline(worker) => {
+                let mut worker = worker.lock().map_err(|_| POISONED)?;
+                job(&mut worker)
+            }
+        }
+    }
+}
+
+/// The first error of any thread.
+#[derive(Default)]
+pub(crate) struct Failure {
+    failed: AtomicBool,
+    first: Mutex<Option<Error>>,
+}
+
+impl Failure {
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn record(&self, error: Error) {
+        if let Ok(mut first) = self.first.lock() {
+            first.get_or_insert(error);
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.first.lock().map_or(Some(POISONED), |mut first| first.take())
+    }
+}
+
+/// A lock whose holder panicked. Nothing in this crate panics by design, so this is a defect.
+pub(crate) const POISONED: Error = Error::Internal("a worker thread panicked");
+
+/// Runs `produce`, which hands jobs to a queue served by `threads` workers, and waits for all of them.
+///
+/// # Errors
+///
+/// The first error of any job, else that of `produce`.
+pub(crate) fn with_queue<'env, W: Send, T>(
+    control: &Control,
+    depth: usize,
+    make_worker: &(dyn Fn() -> Result<W> + Sync),
+    produce: impl for<'q> FnOnce(&Queue<'env, 'q, W>) -> Result<T>,
+) -> Result<T> {
+    let failure = Failure::default();
+    if control.threads() <= 1 {
+        let worker = Mutex::new(make_worker()?);
+        return produce(&Queue { failure: &failure, control, target: Target::Inline(&worker) });
+    }
+    let (sender, receiver) = bounded::<Job<'env, W>>(depth.max(1));
+    let produced = thread::scope(|scope| {
+        for _ in 0..control.threads() {
+            let receiver = receiver.clone();
+            let failure = &failure;
+            scope.spawn(move || match make_worker() {
+                Ok(mut worker) => {
+                    for job in receiver {
+                        if failure.has_failed() || control.cancel().is_cancelled() {
+                            failure.failed.store(true, Ordering::Release);
+                            continue;
+                        }
+                        if let Err(error) = job(&mut worker) {
+                            failure.record(error);
+                        }
+                    }
+                }
+                Err(error) => {
+                    failure.record(error);
+                    // Keep receiving, so that nobody waits for a full queue.
+                    receiver.into_iter().for_each(drop);
+                }
+            });
+        }
+        drop(receiver);
+        // The queue, and with it the sender, ends here; the workers then run dry and the scope joins them.
+        produce(&Queue { failure: &failure, control, target: Target::Threads(sender) })
+    });
+    match failure.take() {
+        Some(error) => Err(error),
+        None => {
+            control.cancel().check()?;
+            produced
+        }
+    }
+}
+
+/// Runs `work` for every number below `count`, in ascending order of start, on the threads of `control`.
+///
+/// # Errors
+///
+/// The first error; later items are then not started.
+pub(crate) fn for_each<W>(
+    control: &Control,
+    count: usize,
+    make_worker: &(dyn Fn() -> Result<W> + Sync),
+    work: &(dyn Fn(&mut W, usize) -> Result<()> + Sync),
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failure = Failure::default();
+    let run = || {
+        let mut worker = match make_worker() {
+            Ok(worker) => worker,
+            Err(error) => return failure.record(error),
+        };
+        loop {
+            let item = next.fetch_add(1, Ordering::Relaxed);
+            if item >= count || failure.has_failed() {
+                return;
+            }
+            if let Err(error) = control.cancel().check().and_then(|()| work(&mut worker, item)) {
+                return failure.record(error);
+            }
+        }
+    };
+    let threads = control.threads().min(count);
+    if threads <= 1 {
+        run();
+    } else {
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(run);
+            }
+            run();
+        });
+    }
+    failure.take().map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    fn control(threads: usize) -> Control {
+        Control::default().with_threads(threads)
+    }
+
+    #[test]
+    fn every_job_runs_once() {
+        for threads in [1, 2, 7] {
+            let sum = AtomicU64::new(0);
+            with_queue(&control(threads), 2, &|| Ok(()), |queue| {
+                for number in 0..1000u64 {
+                    let sum = &sum;
+                    queue.submit(Box::new(move |()| {
+                        sum.fetch_add(number, Ordering::Relaxed);
+                        Ok(())
+                    }))?;
+                }
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(sum.into_inner(), 499_500, "{threads} threads");
+            let sum = AtomicU64::new(0);
+            for_each(&control(threads), 1000, &|| Ok(()), &|(), item| {
+                sum.fetch_add(item as u64, Ordering::Relaxed);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(sum.into_inner(), 499_500, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn the_first_error_ends_everything_and_is_returned() {
+        for threads in [1, 3] {
+            let result = with_queue(&control(threads), 2, &|| Ok(()), |queue| {
+                for number in 0..10_000 {
+                    queue.submit(Box::new(move |()| {
+                        if number == 5 { Err(Error::invalid("job", "five")) } else { Ok(()) }
+                    }))?;
+                }
+                Ok(())
+            });
+            assert_eq!(result.unwrap_err().kind(), crate::ErrorKind::InvalidArgument, "{threads}");
+        }
+    }
+
+    #[test]
+    fn workers_that_cannot_start_do_not_hang_the_producer() {
+        let result = with_queue(&control(2), 1, &|| Err::<(), _>(Error::Internal("no worker")), |queue| {
+            for _ in 0..100 {
+                queue.submit(Box::new(|()| Ok(())))?;
+            }
+            Ok(())
+        });
+        assert_eq!(result.unwrap_err().kind(), crate::ErrorKind::Internal);
+    }
+
+    #[test]
+    fn cancelling_stops() {
+        let cancel = crate::progress::CancelToken::new();
+        let control = control(2).with_cancel(cancel.clone());
+        let result = with_queue(&control, 1, &|| Ok(()), |queue| {
+            for number in 0..1000 {
+                if number == 10 {
+                    cancel.cancel();
+                }
+                queue.submit(Box::new(|()| Ok(())))?;
+            }
+            Ok(())
+        });
+        assert_eq!(result.unwrap_err().kind(), crate::ErrorKind::Cancelled);
+    }
+}

@@ -1,0 +1,324 @@
+//! The way of every chunk into the repository: identify, deduplicate, compress, pack, seal, store.
+//!
+//! One store serves one session and is used by all its threads at once. A chunk is *claimed* by the
+//! first thread that meets it; its id enters the index when its pack is sealed. Whoever meets it
+//! again, before or after, finds it in one of the two.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+
+use crate::compress::Compressor;
+use crate::content::{ChunkRef, PageRef, PageStore};
+use crate::error::{Error, Result};
+use crate::format::layout;
+use crate::id::{ChunkId, ObjectName, SessionId};
+use crate::index::{Index, IndexEntry, Location};
+use crate::length::{to_u32, to_u64};
+use crate::object::{ObjectType, Padding};
+use crate::pack::{ChunkKind, PackBuilder};
+use crate::progress::Event;
+use crate::repository::environment::Control;
+use crate::repository::handle::Inner;
+use crate::repository::parallel::POISONED;
+use crate::storage::{Key, PutMode, StorageError};
+
+/// Chunks whose packs were stored are named in an index object at least this often: what a crash
+/// leaves to be found again by reading pack directories stays bounded.
+const INDEX_ENTRIES: usize = 1 << 18;
+
+/// Open packs for file and stream contents. A chunk goes to one or the other by a secret bit, so
+/// that pack sizes tell less about chunk sizes (`docs/format.md`, "Packs").
+const DATA_LANES: usize = 2;
+
+/// A thread's own tools.
+pub(crate) struct StoreWorker {
+    pub(crate) compressor: Compressor,
+    /// Where content is read to.
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// Amounts that a session counts.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) chunks: AtomicU64,
+    pub(crate) chunks_new: AtomicU64,
+    pub(crate) bytes_new: AtomicU64,
+    pub(crate) bytes_stored: AtomicU64,
+}
+
+/// What a finished store hands to the commit.
+pub(crate) struct Stored {
+    /// Every pack that the backup needs, with its size.
+    pub(crate) packs: BTreeMap<ObjectName, u64>,
+    /// Index objects written by this session.
+    pub(crate) indexes: Vec<ObjectName>,
+}
+
+/// Stores the chunks and pages of one session.
+pub(crate) struct ChunkStore {
+    repository: Arc<Inner>,
+    session: SessionId,
+    padding: Padding,
+    pack_target: u64,
+    compression_level: i32,
+    control: Control,
+    /// Chunks of this repository: those of the view that the session began with, and those sealed since.
+    index: RwLock<Index>,
+    /// New chunks that are on their way into a pack.
+    claimed: Mutex<HashSet<ChunkId>>,
+    data: [Mutex<PackBuilder>; DATA_LANES],
+    meta: Mutex<PackBuilder>,
+    written: Mutex<Written>,
+    /// A pack could not be stored: claims exist that nothing fulfils, so nothing may be committed.
+    failed: AtomicBool,
+    pub(crate) counters: Counters,
+}
+
+/// Packs of this session and packs that its backup refers to.
+#[derive(Default)]
+struct Written {
+    referenced: BTreeMap<ObjectName, u64>,
+    /// Packs and entries that no index object names yet.
+    unindexed: Vec<(ObjectName, u64, Vec<IndexEntry>)>,
+    unindexed_entries: usize,
+    indexes: Vec<ObjectName>,
+    /// Packs of crashed sessions that the index knows only from their directories.
+    orphans: BTreeMap<ObjectName, (u64, Vec<IndexEntry>)>,
+}
+
+impl ChunkStore {
+    /// A store for `session`. `index` holds every chunk that may be referred to; `orphans` are the
+    /// packs among them that no index object names.
+    pub(crate) fn new(
+        repository: Arc<Inner>,
+        session: SessionId,
+        compression_level: i32,
+        control: Control,
+        index: Index,
+        orphans: BTreeMap<ObjectName, (u64, Vec<IndexEntry>)>,
+    ) -> Self {
+        let config = &repository.config;
+        Self {
+            session,
+            padding: config.padding,
+            pack_target: u64::from(config.pack_target),
+            compression_level,
+            control,
+            index: RwLock::new(index),
+            claimed: Mutex::default(),
+            data: std::array::from_fn(|_| Mutex::new(PackBuilder::new())),
+            meta: Mutex::new(PackBuilder::new()),
+            written: Mutex::new(Written { orphans, ..Written::default() }),
+            failed: AtomicBool::new(false),
+            counters: Counters::default(),
+            repository,
+        }
+    }
+
+    pub(crate) fn worker(&self) -> Result<StoreWorker> {
+        Ok(StoreWorker { compressor: Compressor::new(self.compression_level)?, buffer: Vec::new() })
+    }
+
+    pub(crate) const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stores a piece of content and returns the reference to it. `data` is neither empty nor
+    /// larger than the largest chunk.
+    pub(crate) fn store(&self, worker: &mut StoreWorker, data: &[u8]) -> Result<ChunkRef> {
+        let length = to_u32(data.len(), "chunk")?;
+        let id = self.repository.chunk_keys.data_id(data);
+        self.counters.chunks.fetch_add(1, Ordering::Relaxed);
+        self.store_as(&mut worker.compressor, ChunkKind::Data, id, data)?;
+        Ok(ChunkRef::Data { id, length })
+    }
+
+    /// Marks an existing chunk as needed. `false` where the repository does not have it (any more):
+    /// the caller then reads the data again.
+    pub(crate) fn refer(&self, id: &ChunkId) -> Result<bool> {
+        let location = self.index.read().map_err(|_| POISONED)?.lookup(id);
+        match location {
+            Some(location) => {
+                self.need(&location)?;
+                Ok(true)
+            }
+            None => Ok(lock(&self.claimed)?.contains(id)),
+        }
+    }
+
+    /// Stores what is still open and writes the remaining index. Afterwards everything that was
+    /// referred to is durable.
+    pub(crate) fn finish(&self) -> Result<Stored> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Error::Internal("a session continued after a failure to store"));
+        }
+        // Two half-empty packs of a small backup become one.
+        let [first, second] = &self.data;
+        let (mut left, right) = (take(first)?, take(second)?);
+        if left.body_length().saturating_add(right.body_length()) <= self.pack_target {
+            left.append(right);
+            self.seal(ChunkKind::Data, &left)?;
+        } else {
+            self.seal(ChunkKind::Data, &left)?;
+            self.seal(ChunkKind::Data, &right)?;
+        }
+        let meta = take(&self.meta)?;
+        self.seal(ChunkKind::Meta, &meta)?;
+        let mut written = lock(&self.written)?;
+        self.write_index(&mut written)?;
+        let written = std::mem::take(&mut *written);
+        Ok(Stored { packs: written.referenced, indexes: written.indexes })
+    }
+
+    /// Stores a sealed or plain object that belongs to the session, under `key`.
+    pub(crate) fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        let length = to_u64(bytes.len());
+        match self.repository.storage.put(key, bytes, PutMode::Create) {
+            // The name is a hash of the content: whoever stored it stored the same.
+            Ok(()) | Err(StorageError::AlreadyExists) => {}
+            Err(error) => {
+                self.failed.store(true, Ordering::Release);
+                return Err(Error::storage("put", key, error));
+            }
+        }
+        self.counters.bytes_stored.fetch_add(length, Ordering::Relaxed);
+        self.control.event(&Event::Stored { bytes: length });
+        Ok(())
+    }
+
+    fn store_as(&self, compressor: &mut Compressor, kind: ChunkKind, id: ChunkId, data: &[u8]) -> Result<()> {
+        {
+            let mut claimed = lock(&self.claimed)?;
+            if claimed.contains(&id) {
+                return Ok(());
+            }
+            // Under the lock of the claims: a chunk that leaves them is in the index already.
+            let location = self.index.read().map_err(|_| POISONED)?.lookup(&id);
+            if let Some(location) = location {
+                drop(claimed);
+                return self.need(&location);
+            }
+            claimed.insert(id);
+        }
+        if kind == ChunkKind::Data {
+            self.counters.chunks_new.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes_new.fetch_add(to_u64(data.len()), Ordering::Relaxed);
+        }
+        let result = self.pack(compressor, kind, id, data);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn pack(&self, compressor: &mut Compressor, kind: ChunkKind, id: ChunkId, data: &[u8]) -> Result<()> {
+        let (codec, stored) = compressor.compress(data)?;
+        let raw = to_u32(data.len(), "chunk")?;
+        let lane = match kind {
+            ChunkKind::Meta => &self.meta,
+            ChunkKind::Data => {
+                let [first, second] = &self.data;
+                if id.as_bytes().last().is_some_and(|byte| byte & 1 == 1) { second } else { first }
+            }
+        };
+        let full = {
+            let mut builder = lock(lane)?;
+            let full = (!builder.fits(to_u64(stored.len()), self.pack_target)).then(|| std::mem::take(&mut *builder));
+            builder.push(id, kind, codec, raw, stored)?;
+            full
+        };
+        full.map_or(Ok(()), |builder| self.seal(kind, &builder))
+    }
+
+    /// Seals a pack, makes its chunks known and stores it.
+    fn seal(&self, kind: ChunkKind, builder: &PackBuilder) -> Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let object_type = match kind {
+            ChunkKind::Data => ObjectType::DataPack,
+            ChunkKind::Meta => ObjectType::MetaPack,
+        };
+        let sealed = self.repository.keys.seal(object_type, &self.session, &builder.parts(), self.padding)?;
+        let size = to_u64(sealed.bytes.len());
+        let entries = builder.index_entries()?;
+        self.put(&layout::pack(&sealed.name), sealed.bytes)?;
+        self.index.write().map_err(|_| POISONED)?.insert_pack(sealed.name, size, &entries)?;
+        {
+            let mut claimed = lock(&self.claimed)?;
+            for entry in &entries {
+                claimed.remove(&entry.id);
+            }
+        }
+        let mut written = lock(&self.written)?;
+        written.referenced.insert(sealed.name, size);
+        written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
+        written.unindexed.push((sealed.name, size, entries));
+        if written.unindexed_entries >= INDEX_ENTRIES {
+            self.write_index(&mut written)?;
+        }
+        Ok(())
+    }
+
+    /// The backup needs the pack at `location`. An adopted pack enters this session's index, as nobody
+    /// else's names it.
+    fn need(&self, location: &Location) -> Result<()> {
+        let mut written = lock(&self.written)?;
+        if written.referenced.contains_key(&location.pack) {
+            return Ok(());
+        }
+        written.referenced.insert(location.pack, location.pack_size);
+        if let Some((size, entries)) = written.orphans.remove(&location.pack) {
+            written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
+            written.unindexed.push((location.pack, size, entries));
+        }
+        Ok(())
+    }
+
+    fn write_index(&self, written: &mut Written) -> Result<()> {
+        if written.unindexed.is_empty() {
+            return Ok(());
+        }
+        let body = crate::index::encode_segment(std::mem::take(&mut written.unindexed))?;
+        written.unindexed_entries = 0;
+        let sealed = self.repository.keys.seal(ObjectType::Index, &self.session, &[&body], self.padding)?;
+        self.put(&layout::index(&sealed.name), sealed.bytes)?;
+        written.indexes.push(sealed.name);
+        Ok(())
+    }
+}
+
+/// Pages are chunks of their own kind, in packs of their own.
+pub(crate) struct Pages<'s> {
+    pub(crate) store: &'s ChunkStore,
+    pub(crate) compressor: Mutex<Compressor>,
+}
+
+impl<'s> Pages<'s> {
+    pub(crate) fn new(store: &'s ChunkStore) -> Result<Self> {
+        Ok(Self { store, compressor: Mutex::new(Compressor::new(store.compression_level)?) })
+    }
+}
+
+impl PageStore for Pages<'_> {
+    fn put_page(&self, bytes: &[u8]) -> Result<PageRef> {
+        let length = to_u32(bytes.len(), "page")?;
+        let id = self.store.repository.chunk_keys.meta_id(bytes);
+        let mut compressor = lock(&self.compressor)?;
+        self.store.store_as(&mut compressor, ChunkKind::Meta, id, bytes)?;
+        Ok(PageRef { id, length })
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| POISONED)
+}
+
+fn take(lane: &Mutex<PackBuilder>) -> Result<PackBuilder> {
+    Ok(std::mem::take(&mut *lock(lane)?))
+}
+

@@ -1,0 +1,330 @@
+//! Trees of files: small files are read by the workers, large ones are cut by the caller's thread.
+//!
+//! A file whose size, times and inode are those of the parent backup is not read again, provided
+//! that the repository still has every chunk of it.
+
+use std::io;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use crate::content::{self, ContentBuilder, Content, Entries, Entry, EntryKind, EntryPath, PageSource};
+use crate::crypto::hash;
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::length::{to_u64, to_usize};
+use crate::progress::Event;
+use crate::repository::backup::error_chain;
+use crate::repository::parallel::{Queue, with_queue};
+use crate::repository::write::assembler::Piece;
+use crate::repository::write::blocks::{Image, read_blocks};
+use crate::repository::write::session::{BackupSession, Collected};
+use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
+use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
+use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
+
+/// What the nodes of one walk share.
+#[derive(Clone, Copy)]
+struct Walk<'env> {
+    store: &'env ChunkStore,
+    pages: &'env Pages<'env>,
+    collected: &'env Collected,
+    parent_pages: &'env dyn PageSource,
+    fixed_chunk_size: u32,
+    /// Files up to this size are one chunk, whatever they contain.
+    small: u64,
+    gear: &'env crate::chunk::Gear,
+}
+
+/// Backs up a tree.
+pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource) -> Result<()> {
+    let store = &session.store;
+    let pages = Pages::new(store)?;
+    let gear = session.gear()?;
+    let walk = Walk {
+        store,
+        pages: &pages,
+        collected: &session.collected,
+        parent_pages: session.parent_pages(),
+        fixed_chunk_size: session.fixed_chunk_size(),
+        small: to_u64(gear.minimum()),
+        gear: &gear,
+    };
+    let mut parent: Option<Peekable<Entries>> = None;
+    with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
+        while let Some(node) = source.next_node() {
+            session.control.cancel().check()?;
+            match node {
+                Err(problem) => walk.problem(&problem.name, &problem.error),
+                Ok(node) => {
+                    let entries = match &mut parent {
+                        Some(entries) => entries,
+                        none => none.insert(session.parent_entries(&node.path).peekable()),
+                    };
+                    let before = same_path(entries, &node.path);
+                    walk.node(node, before, queue)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
+fn same_path(entries: &mut Peekable<Entries>, path: &EntryPath) -> Option<Entry> {
+    loop {
+        match entries.peek()? {
+            Ok(entry) if entry.path < *path => drop(entries.next()),
+            Ok(entry) if entry.path == *path => return entries.next()?.ok(),
+            Ok(_) => return None,
+            // A parent that cannot be read makes the backup slower, not wrong.
+            Err(_) => return None,
+        }
+    }
+}
+
+impl<'env> Walk<'env> {
+    fn node(self, node: TreeNode, before: Option<Entry>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
+        let TreeNode { path, kind, attributes, size, content, hard_link } = node;
+        let mut entry = Entry::new(path, kind);
+        entry.attributes = attributes;
+        entry.hard_link = hard_link;
+        self.store.control().event(&Event::EntryStarted { path: &entry.path });
+        let Some(content) = content.filter(|_| entry.hard_link.is_none() && entry.kind.has_content()) else {
+            return self.insert(entry);
+        };
+        if let Some(before) = before
+            && is_same_file(&entry, size, &before)
+            && self.refer_all(&before.content)?
+        {
+            entry.content = before.content;
+            entry.digest = before.digest;
+            self.collected.unchanged_bytes(size);
+            self.store.control().event(&Event::Bytes { count: size, kind: ExtentKind::Unchanged });
+            return self.insert(entry);
+        }
+        if size <= self.small {
+            return queue.submit(Box::new(move |worker| self.small_file(entry, content, worker)));
+        }
+        match content.open() {
+            Err(error) => {
+                self.problem(&entry.path.to_string(), &error);
+                Ok(())
+            }
+            Ok(file) if file.is_image() => self.image(entry, Arc::from(file), queue),
+            Ok(file) => self.large_file(entry, Arc::from(file), queue),
+        }
+    }
+
+    /// Opens, reads and stores a file of one chunk, on a worker.
+    fn small_file(self, mut entry: Entry, content: Box<dyn OpenContent>, worker: &mut StoreWorker) -> Result<()> {
+        let file = match content.open() {
+            Ok(file) => file,
+            Err(error) => {
+                self.problem(&entry.path.to_string(), &error);
+                return Ok(());
+            }
+        };
+        if file.length() > self.small {
+            // It grew since it was listed: the part that was announced is kept, and marked.
+            entry.inconsistent = true;
+        }
+        let length = file.length().min(self.small);
+        let mut buffer = std::mem::take(&mut worker.buffer);
+        buffer.clear();
+        let mut reader = ReadAt { source: &*file, position: 0, end: length, ended_early: false };
+        let result = io::Read::read_to_end(&mut reader, &mut buffer);
+        entry.inconsistent |= reader.ended_early || !file.is_unchanged().unwrap_or(false);
+        let stored = match result {
+            Ok(_) if buffer.is_empty() => Ok(Some(Vec::new())),
+            Ok(_) => self.store.store(worker, &buffer).map(|reference| Some(vec![reference])),
+            Err(error) => {
+                self.problem(&entry.path.to_string(), &error);
+                Ok(None)
+            }
+        };
+        if let Ok(Some(references)) = &stored {
+            let mut builder = ContentBuilder::stream();
+            builder.push_piece(references, self.pages)?;
+            entry.content = builder.finish(self.pages)?;
+            entry.digest = Some(hash::digest(&buffer));
+            let count = to_u64(buffer.len());
+            self.collected.read_bytes(count);
+            self.store.control().event(&Event::Bytes { count, kind: ExtentKind::Data });
+        }
+        worker.buffer = buffer;
+        if stored?.is_some() { self.read_entry(entry) } else { Ok(()) }
+    }
+
+    /// Cuts a large file here; its chunks are stored by the workers.
+    fn large_file(
+        self,
+        mut entry: Entry,
+        file: Arc<dyn FileContent>,
+        queue: &Queue<'env, '_, StoreWorker>,
+    ) -> Result<()> {
+        // The entry needs what is known only after the last byte was read, while its content completes
+        // on a worker: whichever comes second inserts it.
+        let meeting = Arc::new(std::sync::Mutex::new((None::<Content>, None::<Entry>)));
+        let other = Arc::clone(&meeting);
+        let on_complete = Box::new(move |content: Content| {
+            let mut meeting = crate::repository::write::store::lock(&other)?;
+            meeting.0 = Some(content);
+            self.meet(&mut meeting)
+        });
+        let jobs = ContentJobs::new(self.store, self.pages, ContentBuilder::stream(), on_complete);
+        let path = entry.path.clone();
+        let mut reader = ReadAt { source: &*file, position: 0, end: file.length(), ended_early: false };
+        let cutter = Cutter::new(self.gear.clone());
+        match read_stream(&mut reader, &path, cutter, jobs, queue) {
+            Ok((length, digest)) => {
+                entry.inconsistent = reader.ended_early || !file.is_unchanged().unwrap_or(false);
+                entry.digest = Some(digest);
+                self.collected.read_bytes(length);
+                let mut meeting = crate::repository::write::store::lock(&meeting)?;
+                meeting.1 = Some(entry);
+                self.meet(&mut meeting)
+            }
+            Err(error @ Error::Source { .. }) => {
+                self.problem_chain(&path, &error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn meet(self, meeting: &mut (Option<Content>, Option<Entry>)) -> Result<()> {
+        match (meeting.0.take(), meeting.1.take()) {
+            (Some(content), Some(mut entry)) => {
+                entry.content = content;
+                self.read_entry(entry)
+            }
+            (content, entry) => {
+                *meeting = (content, entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Plans an image here; the workers read it.
+    fn image(self, entry: Entry, file: Arc<dyn FileContent>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
+        let source: Arc<dyn BlockSource> = Arc::clone(&file) as Arc<dyn BlockSource>;
+        let image = Arc::new(Image::new(source, entry.path.clone(), self.fixed_chunk_size, true));
+        let path = entry.path.clone();
+        let shared = Arc::clone(&image);
+        let on_complete = Box::new(move |content: Content| {
+            if let Some(error) = shared.failure()? {
+                self.problem_chain(&entry.path, &error);
+                return Ok(());
+            }
+            let mut entry = entry;
+            entry.inconsistent = !file.is_unchanged().unwrap_or(false);
+            entry.content = content;
+            self.read_entry(entry)
+        });
+        let jobs = ContentJobs::new(self.store, self.pages, ContentBuilder::image(), on_complete);
+        match read_blocks(&image, None, self.store, jobs, queue) {
+            Ok(amounts) => {
+                self.collected.read_bytes(amounts.read);
+                Ok(())
+            }
+            Err(error @ Error::Source { .. }) => {
+                self.problem_chain(&path, &error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Inserts an entry whose content was read just now.
+    fn read_entry(self, entry: Entry) -> Result<()> {
+        if entry.inconsistent {
+            self.collected.problem(self.store.control(), &entry.path.to_string(), "changed while it was read");
+        }
+        self.insert(entry)
+    }
+
+    fn insert(self, entry: Entry) -> Result<()> {
+        self.store.control().event(&Event::EntryFinished { path: &entry.path });
+        self.collected.insert(entry)
+    }
+
+    /// Marks every chunk of a content as needed; `false` where one is missing.
+    fn refer_all(self, content: &Content) -> Result<bool> {
+        for page in content::pages(content, self.parent_pages) {
+            match page {
+                Ok(page) if self.store.refer(&page.id)? => {}
+                _ => return Ok(false),
+            }
+        }
+        for item in content::refs(content, 0..content.length, self.parent_pages) {
+            match item {
+                Ok((_, content::ChunkRef::Data { id, .. })) => {
+                    if !self.store.refer(&id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok((_, content::ChunkRef::Hole { .. })) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn problem(self, name: &str, error: &io::Error) {
+        self.collected.problem(self.store.control(), name, &error_chain(error));
+    }
+
+    fn problem_chain(self, path: &EntryPath, error: &Error) {
+        let message = match error {
+            Error::Source { source, .. } => error_chain(source),
+            other => error_chain(other),
+        };
+        self.collected.problem(self.store.control(), &path.to_string(), &message);
+    }
+}
+
+/// Whether the file system says that nothing changed since the parent backup.
+fn is_same_file(entry: &Entry, size: u64, before: &Entry) -> bool {
+    let (now, then) = (&entry.attributes, &before.attributes);
+    entry.kind == EntryKind::File
+        && before.kind == EntryKind::File
+        && before.hard_link.is_none()
+        && !before.inconsistent
+        && before.size() == size
+        && now.modified.is_some()
+        && now.modified == then.modified
+        && now.changed.is_some()
+        && now.changed == then.changed
+        && now.inode == then.inode
+}
+
+/// A file's bytes in order, up to a length, or up to where it ends by now.
+struct ReadAt<'a> {
+    source: &'a dyn FileContent,
+    position: u64,
+    end: u64,
+    ended_early: bool,
+}
+
+impl io::Read for ReadAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut want = to_u64(buffer.len()).min(self.end.saturating_sub(self.position));
+        while want > 0 {
+            let count = to_usize(want, "read").map_err(io::Error::other)?;
+            let Some(target) = buffer.get_mut(..count) else { break };
+            match self.source.read_at(self.position, target) {
+                Ok(()) => {
+                    self.position = self.position.saturating_add(want);
+                    return Ok(count);
+                }
+                // It was truncated meanwhile: halve until what is left fits.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.ended_early = true;
+                    want /= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
+    }
+}
