@@ -73,9 +73,9 @@ impl Output {
         }
     }
 
-    /// A line about a running operation.
-    pub(crate) fn note(&self, message: &str) {
-        if self.has_summaries() {
+    /// Why the exit code is not 0 although there is a result; with `--json` the result says it.
+    pub(crate) fn error_line(&self, message: &str) {
+        if !self.json {
             self.line(&format!("backup: {}", text::clean(message)));
         }
     }
