@@ -1,8 +1,18 @@
 //! What a backup holds: entries in a catalogue, and their contents as trees of chunk references.
 
+mod builder;
+mod catalogue;
+mod cursor;
 mod entry;
+mod page;
 mod path;
+mod tree;
 
 pub use self::entry::{Attributes, Content, Entry, EntryKind};
-pub(crate) use self::entry::{ChunkRef, ContentRoot, PageRef};
 pub use self::path::EntryPath;
+
+pub(crate) use self::builder::{IMAGE_LEAF_CHUNKS, ImageContentBuilder, StreamContentBuilder};
+pub(crate) use self::catalogue::{CatalogueEntries, CatalogueReader, CatalogueRoot, EntrySorter};
+pub(crate) use self::cursor::{Leaves, Refs, walk_pages};
+pub(crate) use self::entry::{ChunkRef, ContentRoot, PageRef};
+pub(crate) use self::page::{PageSource, PageStore};

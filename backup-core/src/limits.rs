@@ -38,3 +38,11 @@ pub const TREE_HEIGHT: u8 = 8;
 pub const SLOTS_TRIED: usize = 8;
 /// Largest content of one entry: 2^62 bytes, so that sums of offsets stay far from overflow.
 pub const CONTENT: u64 = 1 << 62;
+/// Largest page of a content or catalogue tree.
+pub const PAGE: u32 = 8 << 20;
+/// Most items in one page.
+pub const PAGE_ITEMS: u64 = 1024;
+/// Longest encoded entry of a catalogue, without its path.
+pub const ENTRY: usize = 4 << 20;
+/// Most chunk references that stand in an entry itself.
+pub const INLINE_REFS: u64 = 4;

@@ -1,1 +1,17 @@
 //! Sealing and opening one encrypted object: the only place where format, cryptography and storage names meet.
+//!
+//! The plaintext of every object is `LE64(body length) || body || zeros`, cut into frames of one size, so
+//! that neither the length of the body nor any boundary in it shows. See `docs/format.md`, "Sealed objects".
+
+mod keys;
+mod open;
+mod seal;
+mod types;
+
+pub(crate) use self::keys::ObjectKeys;
+pub(crate) use self::open::{ObjectReader, name_of, verify_name};
+pub(crate) use self::seal::{SealedObject, Sealer};
+pub(crate) use self::types::ObjectType;
+
+#[cfg(test)]
+mod tests;

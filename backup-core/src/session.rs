@@ -1,1 +1,22 @@
-//! The commit protocol: sessions, outcomes, validity.
+//! The commit protocol: sessions, outcomes, validity (`docs/format.md`, "Commit protocol").
+//!
+//! A session is one attempt to make a backup. It exists from the put-if-absent of its `open` object
+//! and is decided by the put-if-absent of its `outcome`: a signed commit, or a revocation by a
+//! collection. Nothing else makes a backup visible.
+
+mod body;
+mod closure;
+mod collection;
+mod commit;
+mod history;
+mod record;
+mod writer;
+
+pub(crate) use self::body::BackupBody;
+pub(crate) use self::closure::Closure;
+pub(crate) use self::commit::{Commit, NewCommit};
+pub(crate) use self::history::{Flaw, History, Signers};
+pub(crate) use self::writer::SessionWriter;
+
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::collection::testing;

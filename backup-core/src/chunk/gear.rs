@@ -151,7 +151,7 @@ impl Gear {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -222,7 +222,7 @@ mod tests {
         let gear = Gear::new(table(3), 2 << 10, 4 << 10, 16 << 10).unwrap();
         let mut input = vec![0; 1 << 20];
         random(4, &mut input);
-        let before: HashSet<&[u8]> = chunks(&gear, &input).into_iter().collect();
+        let before: BTreeSet<&[u8]> = chunks(&gear, &input).into_iter().collect();
         for position in [0, 1, 77_777, 500_000, input.len()] {
             let mut changed = input.clone();
             changed.insert(position, 0x5a);
@@ -237,7 +237,7 @@ mod tests {
         let gear = Gear::new(table(5), 64, 256, 1024).unwrap();
         for byte in 0..=255 {
             let input = vec![byte; 5000];
-            let lengths: HashSet<usize> = chunks(&gear, &input).iter().map(|chunk| chunk.len()).collect();
+            let lengths: BTreeSet<usize> = chunks(&gear, &input).iter().map(|chunk| chunk.len()).collect();
             assert!(lengths.iter().all(|length| *length <= 1024), "{byte}: {lengths:?}");
         }
     }
@@ -245,20 +245,6 @@ mod tests {
     #[test]
     fn nothing_of_the_table_is_shown() {
         assert_eq!(format!("{:?}", table(6)), "GearTable(..)");
-    }
-
-    #[test]
-    #[ignore = "a measurement: run with --release -- --ignored --nocapture"]
-    fn speed() {
-        let gear = Gear::new(table(7), 512 << 10, 1 << 20, 4 << 20).unwrap();
-        let mut input = vec![0; 256 << 20];
-        random(8, &mut input);
-        for _ in 0..3 {
-            let start = std::time::Instant::now();
-            let count = chunks(&gear, &input).len();
-            let seconds = start.elapsed().as_secs_f64();
-            println!("{count} chunks, {:.2} GB/s", input.len() as f64 / seconds / 1e9);
-        }
     }
 
     proptest! {

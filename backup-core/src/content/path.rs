@@ -102,6 +102,12 @@ impl EntryPath {
         self.0.strip_prefix(&*ancestor.0).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
     }
 
+    /// The order of paths, for bytes that have passed [`fault`](Self::fault).
+    pub(crate) fn order(one: &[u8], two: &[u8]) -> Ordering {
+        let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        one.iter().map(rank).cmp(two.iter().map(rank))
+    }
+
     /// Length in bytes, for sums.
     pub(crate) fn length(&self) -> u64 {
         to_u64(self.0.len())
@@ -111,8 +117,7 @@ impl EntryPath {
 /// The order of the catalogue: `/` sorts before every other byte (NUL cannot occur).
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-        self.0.iter().map(rank).cmp(other.0.iter().map(rank))
+        Self::order(&self.0, &other.0)
     }
 }
 

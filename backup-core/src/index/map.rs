@@ -1,11 +1,11 @@
 //! The index in memory.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::error::Result;
 use crate::id::{ChunkId, ObjectName};
@@ -64,6 +64,7 @@ impl Index {
     pub(crate) fn load(&mut self, segment: &Segment<'_>) -> Result<()> {
         let recent = self.recent_packs.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut numbers = Vec::with_capacity(segment.packs().len());
+        self.packs.reserve(segment.packs().len());
         for (name, size) in segment.packs() {
             let known = self.packs.number(&name).is_some() || recent.number(&name).is_some();
             numbers.push(if known { None } else { Some(checked_number(self.packs.add(name, size)?)?) });
@@ -80,6 +81,7 @@ impl Index {
     pub(crate) fn insert_segment(&self, segment: &Segment<'_>) -> Result<()> {
         let mut numbers = Vec::with_capacity(segment.packs().len());
         let mut recent = write(&self.recent_packs);
+        recent.reserve(segment.packs().len());
         for (name, size) in segment.packs() {
             let known = self.packs.number(&name).is_some() || recent.number(&name).is_some();
             numbers.push(if known { None } else { Some(RECENT | checked_number(recent.add(name, size)?)?) });
@@ -182,7 +184,7 @@ impl Index {
     }
 
     /// Forgets these packs and their chunks.
-    pub(crate) fn remove_packs(&mut self, condemned: &HashSet<ObjectName>) {
+    pub(crate) fn remove_packs(&mut self, condemned: &BTreeSet<ObjectName>) {
         let recent_packs = self.recent_packs.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut numbers = HashSet::new();
         for name in condemned {
@@ -448,33 +450,5 @@ mod tests {
         let mut index = Index::new();
         index.load(&Segment::parse(&bytes, &"s").unwrap()).unwrap();
         assert_eq!(index.lookup_all(&id(3)).len(), 5000);
-    }
-
-    #[test]
-    #[ignore = "a measurement: run with --release -- --ignored --nocapture"]
-    fn ten_million() {
-        let start = std::time::Instant::now();
-        let segments: Vec<Vec<u8>> = (0..5u64)
-            .map(|part| {
-                let packs: Vec<(u64, Vec<PackEntry>)> = (part * 125_000..(part + 1) * 125_000)
-                    .map(|number| (number, (0..16).map(|at| entry(number * 16 + at, 100)).collect()))
-                    .collect();
-                segment(&packs)
-            })
-            .collect();
-        println!("built in {:?}", start.elapsed());
-        let start = std::time::Instant::now();
-        let parsed: Vec<Segment<'_>> = segments.iter().map(|bytes| Segment::parse(bytes, &"s").unwrap()).collect();
-        println!("parsed in {:?}", start.elapsed());
-        let mut index = Index::new();
-        parsed.iter().for_each(|segment| index.load(segment).unwrap());
-        println!("parsed and loaded in {:?}", start.elapsed());
-        println!("{:.2} bytes a chunk", index.memory_bytes() as f64 / index.chunk_count() as f64);
-        for (what, from) in [("known", 0u64), ("unknown", 10_000_000)] {
-            let ids: Vec<ChunkId> = (0..1_000_000).map(|number| chunk(from + number * 7 % 10_000_000)).collect();
-            let start = std::time::Instant::now();
-            let found = ids.iter().filter(|id| index.contains(id)).count();
-            println!("{found} of 1000000 {what}: {:?}", start.elapsed());
-        }
     }
 }

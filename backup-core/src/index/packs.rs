@@ -25,6 +25,16 @@ impl Packs {
         self.by_name.find(self.hasher.hash_one(name), is_it).copied()
     }
 
+    /// Makes room for `more` packs: exactly, but always for an eighth of what is there, so that many
+    /// small additions do not copy everything each time.
+    pub(super) fn reserve(&mut self, more: usize) {
+        if self.packs.capacity().saturating_sub(self.packs.len()) < more {
+            self.packs.reserve_exact(more.max(self.packs.len() / 8));
+        }
+        let Self { packs, by_name, hasher } = self;
+        by_name.reserve(more, |number| packs.get(index(*number)).map_or(0, |(name, _)| hasher.hash_one(name)));
+    }
+
     /// Adds a pack that is not known yet; returns its number.
     pub(super) fn add(&mut self, name: ObjectName, size: u64) -> Result<u32> {
         let number = to_u32(self.packs.len(), "packs of the index")?;

@@ -99,10 +99,10 @@ impl Table {
     /// From records in ascending order; equal ones are kept once. At most `u32::MAX` records.
     pub(super) fn from_sorted(mut records: Vec<Record>) -> Self {
         // A segment is ordered by whole ids, which is the same unless two begin with the same 128 bits.
-        if !records.is_sorted() {
+        if !records.is_sorted_by(|one, two| one < two) {
             records.sort_unstable();
+            records.dedup();
         }
-        records.dedup();
         let mut filter = Filter::new(records.len());
         let bits = (records.len() / RECORDS_PER_BUCKET).checked_ilog2().unwrap_or(0).min(31);
         let shift = 64u32.saturating_sub(bits);
@@ -195,7 +195,7 @@ impl Tables {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.0.iter().flat_map(|table| table.records())
+        self.0.iter().flat_map(Table::records)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -209,7 +209,7 @@ mod tests {
                 match field {
                     // Ids, kind: any value is valid. Length of a chunk that is compressed.
                     Some(0..32) => assert_eq!(meaning(&read), directory, "{position} {byte}"),
-                    Some(36..40) | Some(41) => {}
+                    Some(36..=39 | 41) => {}
                     other => panic!("byte {position} = {byte} in field {other:?} was accepted: {read:?}"),
                 }
             }

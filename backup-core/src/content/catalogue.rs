@@ -1,0 +1,14 @@
+//! The catalogue: every entry of a backup, sorted by path, as a tree of pages.
+//!
+//! Pages end where a keyed hash of a path says so, so that unchanged runs of entries make the same
+//! pages again and a backup writes metadata in proportion to what changed.
+
+mod builder;
+mod page;
+mod reader;
+mod record;
+mod sorter;
+
+pub(crate) use self::page::CatalogueRoot;
+pub(crate) use self::reader::{CatalogueEntries, CatalogueReader};
+pub(crate) use self::sorter::EntrySorter;

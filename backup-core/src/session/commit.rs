@@ -1,0 +1,183 @@
+//! The commit record: what a session decided, signed with the writer key.
+
+use crate::crypto::{SigningKey, VerifyingKey, hash};
+use crate::error::Result;
+use crate::format::cbor;
+use crate::format::layout::Place;
+use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId};
+use crate::session::record;
+use crate::time::Timestamp;
+
+pub(crate) const COMMIT_LABEL: &str = "backup/v1/commit";
+pub(crate) const REVOKE_LABEL: &str = "backup/v1/revoke";
+/// Most heads that one commit names: as many as there can be unmerged writers that matter.
+const MOST_HEADS: usize = 256;
+
+/// What a commit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NewCommit {
+    pub(crate) repository: RepositoryId,
+    pub(crate) session: SessionId,
+    pub(crate) generation: u32,
+    pub(crate) body: ObjectName,
+    /// Index objects that the session wrote.
+    pub(crate) indexes: Vec<ObjectName>,
+    pub(crate) closure: ObjectName,
+    /// Packs in the closure, and their bytes on storage.
+    pub(crate) closure_packs: u64,
+    pub(crate) closure_bytes: u64,
+    pub(crate) config: Digest,
+    /// Commits that were known and that no other known commit names.
+    pub(crate) heads: Vec<BackupId>,
+    /// When it was made: for people and for retention, never for safety.
+    pub(crate) time: Timestamp,
+}
+
+/// A commit whose signature was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// BLAKE3 of the outcome object.
+    pub(crate) id: BackupId,
+    pub(crate) content: NewCommit,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Committed(Box<Commit>),
+    Revoked,
+}
+
+impl NewCommit {
+    /// The bytes of the outcome object.
+    pub(crate) fn seal(&self, key: &SigningKey) -> Result<Vec<u8>> {
+        let (seconds, nanoseconds) = self.time.to_unix();
+        let payload = cbor::encode_map(|map| {
+            map.bytes(1, self.repository.as_bytes());
+            map.bytes(2, self.session.as_bytes());
+            map.u64(3, u64::from(self.generation));
+            map.bytes(4, self.body.as_bytes());
+            map.array(5, |array| self.indexes.iter().for_each(|name| array.bytes(name.as_bytes())));
+            map.bytes(6, self.closure.as_bytes());
+            map.u64(7, self.closure_packs);
+            map.u64(8, self.closure_bytes);
+            map.bytes(9, self.config.as_bytes());
+            map.array(10, |array| {
+                self.heads.iter().take(MOST_HEADS).for_each(|head| array.bytes(head.as_bytes()));
+            });
+            map.i64(11, seconds);
+            map.u64(12, u64::from(nanoseconds));
+        })?;
+        record::seal(COMMIT_LABEL, &payload, key)
+    }
+}
+
+impl Commit {
+    /// The id of an outcome object with these bytes.
+    pub(crate) fn id_of(bytes: &[u8]) -> BackupId {
+        BackupId::new(*hash::object_name(bytes).as_bytes())
+    }
+
+    /// The place of this commit's outcome object.
+    pub(crate) fn place(&self) -> Place {
+        Place::SessionOutcome(self.content.generation, self.content.session)
+    }
+}
+
+impl Outcome {
+    /// Reads an outcome object. `name` is its storage key.
+    pub(crate) fn open(
+        bytes: &[u8],
+        writer: &VerifyingKey,
+        maintenance: &VerifyingKey,
+        repository: RepositoryId,
+        name: &str,
+    ) -> Result<Self> {
+        let opened =
+            record::open(bytes, &[(COMMIT_LABEL, writer), (REVOKE_LABEL, maintenance)], "session outcome", name)?;
+        let mut map = cbor::decode(opened.payload, "session outcome", &name)?.map()?;
+        let of = RepositoryId::new(map.required(1)?.fixed()?);
+        if of != repository {
+            return Err(map.damaged("it belongs to another repository"));
+        }
+        if opened.label == REVOKE_LABEL {
+            return Ok(Self::Revoked);
+        }
+        let session = SessionId::new(map.required(2)?.fixed()?);
+        let generation = map.required(3)?.u32()?;
+        let body = ObjectName::new(map.required(4)?.fixed()?);
+        let mut indexes = Vec::new();
+        for item in map.required(5)?.array()? {
+            indexes.push(ObjectName::new(item.fixed()?));
+        }
+        let closure = ObjectName::new(map.required(6)?.fixed()?);
+        let closure_packs = map.required(7)?.u64()?;
+        let closure_bytes = map.required(8)?.u64()?;
+        let config = Digest::new(map.required(9)?.fixed()?);
+        let mut heads = Vec::new();
+        for item in map.required(10)?.array()? {
+            heads.push(BackupId::new(item.fixed()?));
+        }
+        let (seconds, nanoseconds) = (map.required(11)?.i64()?, map.required(12)?.u32()?);
+        let time =
+            Timestamp::from_unix(seconds, nanoseconds).map_err(|_| map.damaged("its time is out of range"))?;
+        map.finish()?;
+        let content = NewCommit {
+            repository,
+            session,
+            generation,
+            body,
+            indexes,
+            closure,
+            closure_packs,
+            closure_bytes,
+            config,
+            heads,
+            time,
+        };
+        Ok(Self::Committed(Box::new(Commit { id: Commit::id_of(bytes), content })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_writer_key_commits() {
+        let (writer, other) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let commit = NewCommit {
+            repository: RepositoryId::new([3; 16]),
+            session: SessionId::new([4; 16]),
+            generation: 7,
+            body: ObjectName::new([5; 32]),
+            indexes: vec![ObjectName::new([6; 32])],
+            closure: ObjectName::new([7; 32]),
+            closure_packs: 3,
+            closure_bytes: 4096,
+            config: Digest::new([8; 32]),
+            heads: vec![BackupId::new([9; 32])],
+            time: Timestamp::from_unix(1_790_000_000, 5).unwrap(),
+        };
+        let read = |bytes: &[u8], repository: u8| {
+            Outcome::open(
+                bytes,
+                &writer.verifying_key(),
+                &other.verifying_key(),
+                RepositoryId::new([repository; 16]),
+                "sessions/x",
+            )
+        };
+        let bytes = commit.seal(&writer).unwrap();
+        let Outcome::Committed(found) = read(&bytes, 3).unwrap() else { panic!("not a commit") };
+        assert_eq!(found.content, commit);
+        assert!(read(&bytes, 4).is_err(), "another repository");
+        assert!(read(&commit.seal(&other).unwrap(), 3).is_err(), "another key");
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            assert!(read(&changed, 3).is_err(), "byte {position}");
+            assert!(read(&bytes[..position], 3).is_err(), "cut at {position}");
+        }
+    }
+}

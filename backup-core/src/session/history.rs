@@ -1,0 +1,203 @@
+//! What the storage says happened: valid commits, condemned packs, unfinished sessions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashSet;
+
+use crate::crypto::VerifyingKey;
+use crate::error::{Error, Result};
+use crate::format::layout::{self, Place};
+use crate::id::{BackupId, ObjectName, RepositoryId, SessionId};
+use crate::limits;
+use crate::session::collection::{self, CollectionOutcome, Final};
+use crate::session::commit::{Commit, Outcome};
+use crate::storage::{Storage, StorageError, list_all};
+
+/// The history of a repository as it was read, and everything in it that is not as it must be.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Commits that are valid and not forgotten.
+    pub(crate) commits: BTreeMap<BackupId, Commit>,
+    /// Commits that are valid, forgotten ones included: their packs are there until a collection.
+    pub(crate) valid: BTreeMap<BackupId, Commit>,
+    pub(crate) forgotten: BTreeSet<BackupId>,
+    /// Packs that a collection condemned: nothing new may refer to them.
+    pub(crate) condemned: HashSet<ObjectName>,
+    /// Index objects that name every pack of the valid commits.
+    pub(crate) indexes: BTreeSet<ObjectName>,
+    /// Sessions that were opened and have no outcome.
+    pub(crate) unfinished: Vec<(u32, SessionId)>,
+    /// The newest collection that has a mark, 0 without one.
+    pub(crate) newest_mark: u32,
+    /// The newest collection with a final, 0 without one.
+    pub(crate) newest_final: u32,
+    /// Records that cannot be used. They hide nothing that is signed, but they are not right.
+    pub(crate) flaws: Vec<Flaw>,
+}
+
+/// A record that cannot be used.
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    pub(crate) key: String,
+    pub(crate) error: Error,
+}
+
+/// Who may have signed what.
+#[derive(Clone, Debug)]
+pub(crate) struct Signers {
+    pub(crate) repository: RepositoryId,
+    pub(crate) writer: VerifyingKey,
+    pub(crate) maintenance: VerifyingKey,
+}
+
+impl History {
+    /// Reads the whole history.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`]. Damaged records are [flaws](Self::flaws), not errors: one bad record must
+    /// not keep anybody from the others.
+    pub(crate) fn read(storage: &dyn Storage, signers: &Signers) -> Result<Self> {
+        let mut history = Self::default();
+        let newest = history.read_collections(storage, signers)?;
+        history.read_sessions(storage, signers)?;
+        if let Some(newest) = newest {
+            for bytes in &newest.checkpoint {
+                let name = Place::CollectionOutcome(history.newest_final).key();
+                match open_outcome(bytes, signers, name.as_str()) {
+                    Ok(Outcome::Committed(commit)) => drop(history.valid.insert(commit.id, *commit)),
+                    Ok(Outcome::Revoked) => {}
+                    Err(error) => history.flaws.push(Flaw { key: name.to_string(), error }),
+                }
+            }
+            history.indexes.extend(newest.indexes);
+        }
+        history.read_forgets(storage, signers)?;
+        for commit in history.valid.values() {
+            history.indexes.extend(&commit.content.indexes);
+        }
+        let forgotten = &history.forgotten;
+        history.commits =
+            history.valid.iter().filter(|(id, _)| !forgotten.contains(*id)).map(|(id, c)| (*id, c.clone())).collect();
+        Ok(history)
+    }
+
+    /// Commits that no other known commit names: what a new commit names.
+    pub(crate) fn heads(&self) -> Vec<BackupId> {
+        let named: BTreeSet<&BackupId> = self.valid.values().flat_map(|commit| &commit.content.heads).collect();
+        self.valid.keys().filter(|id| !named.contains(id)).copied().collect()
+    }
+
+    /// Commits that a known commit names and that are not there: withheld, or forgotten and collected.
+    pub(crate) fn missing(&self) -> BTreeSet<BackupId> {
+        let named = self.valid.values().flat_map(|commit| &commit.content.heads);
+        named.filter(|id| !self.valid.contains_key(*id) && !self.forgotten.contains(*id)).copied().collect()
+    }
+
+    /// Newest mark and condemned packs; returns the newest final.
+    fn read_collections(&mut self, storage: &dyn Storage, signers: &Signers) -> Result<Option<Final>> {
+        let mut marks = BTreeMap::new();
+        let mut outcomes = BTreeMap::new();
+        for object in listed(storage, layout::COLLECTIONS)? {
+            match Place::parse(&object.key) {
+                Some(Place::CollectionMark(number)) => drop(marks.insert(number, object.key)),
+                Some(Place::CollectionOutcome(number)) => drop(outcomes.insert(number, object.key)),
+                _ => {}
+            }
+        }
+        self.newest_mark = marks.keys().next_back().copied().unwrap_or(0);
+        let mut newest = None;
+        for (number, key) in &outcomes {
+            let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };
+            let read =
+                collection::read_outcome(&bytes, &signers.maintenance, signers.repository, *number, key.as_str());
+            match read {
+                Ok(CollectionOutcome::Final(found)) => {
+                    self.condemned.extend(&found.condemned);
+                    self.newest_final = *number;
+                    newest = Some(found);
+                }
+                Ok(CollectionOutcome::Aborted) => {}
+                Err(error) => self.flaws.push(Flaw { key: key.to_string(), error }),
+            }
+        }
+        for (number, key) in marks.iter().filter(|(number, _)| !outcomes.contains_key(number)) {
+            let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };
+            match collection::read_mark(&bytes, &signers.maintenance, signers.repository, *number, key.as_str()) {
+                Ok(condemned) => self.condemned.extend(condemned),
+                Err(error) => self.flaws.push(Flaw { key: key.to_string(), error }),
+            }
+        }
+        Ok(newest)
+    }
+
+    fn read_sessions(&mut self, storage: &dyn Storage, signers: &Signers) -> Result<()> {
+        let mut open = BTreeSet::new();
+        for object in listed(storage, layout::SESSIONS)? {
+            let (generation, session) = match Place::parse(&object.key) {
+                Some(Place::SessionOpen(generation, session)) => {
+                    open.insert((generation, session));
+                    continue;
+                }
+                Some(Place::SessionOutcome(generation, session)) => (generation, session),
+                _ => continue,
+            };
+            open.remove(&(generation, session));
+            // What is not newer than the newest final counts only if its checkpoint has it.
+            if generation <= self.newest_final {
+                continue;
+            }
+            let Some(bytes) = read(storage, &object.key, limits::COMMIT)? else { continue };
+            let name = object.key.as_str();
+            let outcome = open_outcome(&bytes, signers, name).and_then(|outcome| match outcome {
+                Outcome::Committed(commit)
+                    if (commit.content.generation, commit.content.session) != (generation, session) =>
+                {
+                    Err(Error::damaged("session outcome", name, "it belongs to another session"))
+                }
+                outcome => Ok(outcome),
+            });
+            match outcome {
+                Ok(Outcome::Committed(commit)) => drop(self.valid.insert(commit.id, *commit)),
+                Ok(Outcome::Revoked) => {}
+                Err(error) => self.flaws.push(Flaw { key: object.key.to_string(), error }),
+            }
+        }
+        self.unfinished = open.into_iter().collect();
+        Ok(())
+    }
+
+    fn read_forgets(&mut self, storage: &dyn Storage, signers: &Signers) -> Result<()> {
+        for object in listed(storage, layout::FORGETS)? {
+            let Some(Place::Forget(commit)) = Place::parse(&object.key) else { continue };
+            let Some(bytes) = read(storage, &object.key, limits::COMMIT)? else { continue };
+            let name = object.key.as_str();
+            match collection::read_forget(&bytes, &signers.maintenance, signers.repository, &commit, name) {
+                Ok(()) => drop(self.forgotten.insert(commit)),
+                Err(error) => self.flaws.push(Flaw { key: object.key.to_string(), error }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one outcome object with these signers.
+pub(crate) fn open_outcome(bytes: &[u8], signers: &Signers, name: &str) -> Result<Outcome> {
+    Outcome::open(bytes, &signers.writer, &signers.maintenance, signers.repository, name)
+}
+
+fn listed(storage: &dyn Storage, prefix: &str) -> Result<Vec<crate::storage::ObjectInfo>> {
+    list_all(storage, prefix).map_err(|source| Error::Storage { operation: "list", key: prefix.to_owned(), source })
+}
+
+/// An object, or `None` where it is gone by now or larger than its kind can be (a flaw of the storage that
+/// the signature check of others does not depend on).
+fn read(storage: &dyn Storage, key: &crate::storage::Key, limit: u64) -> Result<Option<bytes::Bytes>> {
+    match storage.get(key, limit) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StorageError::NotFound) => Ok(None),
+        // An empty record fails its check and is reported as a flaw.
+        Err(StorageError::TooLarge { .. }) => Ok(Some(bytes::Bytes::new())),
+        Err(error) => Err(Error::storage("get", key, error)),
+    }
+}

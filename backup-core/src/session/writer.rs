@@ -1,0 +1,159 @@
+//! The writer's side of the protocol: steps W0 to W5 of `docs/format.md`, "Commit protocol".
+
+use bytes::Bytes;
+
+use crate::crypto::SigningKey;
+use crate::entropy::Entropy;
+use crate::error::{Error, Result};
+use crate::format::cbor;
+use crate::format::layout::Place;
+use crate::id::{BackupId, SessionId};
+use crate::limits;
+use crate::session::commit::{Commit, NewCommit, Outcome};
+use crate::session::history::{History, Signers, open_outcome};
+use crate::storage::{Key, PutMode, Storage, StorageError};
+use crate::time::Timestamp;
+
+/// How often a session is begun anew because a collection marked packs meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// A session that was opened and has no outcome yet.
+#[derive(Debug)]
+pub(crate) struct SessionWriter {
+    pub(crate) session: SessionId,
+    pub(crate) generation: u32,
+}
+
+impl SessionWriter {
+    /// Opens a session (W0, W1) and reads the history that it may refer to (W2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`], [`Error::ReadOnly`]; [`Error::Unsupported`] where the storage does not
+    /// honour put-if-absent and the repository is not single-writer; [`Error::Conflict`] where collections
+    /// kept overtaking.
+    pub(crate) fn open(
+        storage: &dyn Storage,
+        signers: &Signers,
+        single_writer: bool,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+    ) -> Result<(Self, History)> {
+        if storage.capabilities().read_only {
+            return Err(Error::ReadOnly { what: "the storage".into() });
+        }
+        if !single_writer {
+            probe(storage, entropy)?;
+        }
+        for _ in 0..ATTEMPTS {
+            let before = History::read(storage, signers)?;
+            let generation = before.newest_mark.saturating_add(1);
+            let mut id = [0; 16];
+            entropy.fill(&mut id)?;
+            let session = SessionId::new(id);
+            let key = Place::SessionOpen(generation, session).key();
+            let (seconds, nanoseconds) = now.to_unix();
+            let bytes = cbor::encode_map(|map| {
+                map.bytes(1, session.as_bytes());
+                map.u64(2, u64::from(generation));
+                map.i64(3, seconds);
+                map.u64(4, u64::from(nanoseconds));
+            })?;
+            storage.put(&key, bytes.into(), PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
+            let history = History::read(storage, signers)?;
+            if history.newest_mark < generation {
+                return Ok((Self { session, generation }, history));
+            }
+            // A collection marked packs between W0 and W2: this session might refer to them unseen.
+        }
+        Err(Error::Conflict { what: "the repository".into(), reason: "collections kept overtaking the session".into() })
+    }
+
+    /// Decides the session (W4) and checks that the decision counts (W5).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] where a collection revoked the session or ended before the commit came;
+    /// [`Error::UnknownOutcome`] where the storage does not say whether it took the commit; [`Error::Storage`]
+    /// where it said that it did not.
+    pub(crate) fn commit(
+        &self,
+        storage: &dyn Storage,
+        signers: &Signers,
+        commit: &NewCommit,
+        key: &SigningKey,
+    ) -> Result<BackupId> {
+        let bytes = Bytes::from(commit.seal(key)?);
+        let id = Commit::id_of(&bytes);
+        let slot = Place::SessionOutcome(self.generation, self.session).key();
+        match storage.put(&slot, bytes.clone(), PutMode::Create) {
+            Ok(()) => {}
+            Err(error) => self.settle(storage, signers, &slot, &bytes, error)?,
+        }
+        let history = History::read(storage, signers).map_err(|error| match error {
+            Error::Storage { source, .. } => Error::UnknownOutcome { what: self.session.to_string(), source },
+            other => other,
+        })?;
+        if history.valid.contains_key(&id) {
+            Ok(id)
+        } else {
+            Err(Error::Conflict {
+                what: format!("session {}", self.session),
+                reason: "a collection ended before the commit arrived".into(),
+            })
+        }
+    }
+
+    /// The put of the outcome failed or was refused: find out what is in the slot.
+    fn settle(
+        &self,
+        storage: &dyn Storage,
+        signers: &Signers,
+        slot: &Key,
+        ours: &Bytes,
+        error: StorageError,
+    ) -> Result<()> {
+        match storage.get(slot, limits::COMMIT) {
+            // An earlier try of the same put arrived.
+            Ok(found) if found == *ours => Ok(()),
+            Ok(found) => {
+                let reason = match open_outcome(&found, signers, slot.as_str()) {
+                    Ok(Outcome::Revoked) => "a collection revoked the session",
+                    Ok(Outcome::Committed(_)) | Err(_) => "somebody else decided the session",
+                };
+                Err(Error::Conflict { what: format!("session {}", self.session), reason: reason.into() })
+            }
+            // These say that nothing was or will be stored.
+            Err(StorageError::NotFound)
+                if matches!(
+                    error,
+                    StorageError::Full(_) | StorageError::PermissionDenied(_) | StorageError::ReadOnly
+                ) =>
+            {
+                Err(Error::storage("put", slot, error))
+            }
+            Err(_) => Err(Error::UnknownOutcome { what: format!("session {}", self.session), source: error }),
+        }
+    }
+}
+
+/// Whether the storage honours put-if-absent: it must refuse the second of two creations. Some object
+/// stores accept the condition and ignore it.
+fn probe(storage: &dyn Storage, entropy: &dyn Entropy) -> Result<()> {
+    let mut name = [0; 16];
+    entropy.fill(&mut name)?;
+    let key = Key::built(format!("probes/{}", SessionId::new(name)));
+    let put = |bytes: &'static [u8]| storage.put(&key, Bytes::from_static(bytes), PutMode::Create);
+    put(b"1").map_err(|error| Error::storage("put", &key, error))?;
+    let second = put(b"2");
+    // Whatever the answer, the probe goes away; a probe that stays hurts nobody.
+    let _ = storage.delete(&key);
+    match second {
+        Err(StorageError::AlreadyExists) => Ok(()),
+        Ok(()) => Err(Error::unsupported(
+            "storage",
+            "it replaces objects that must not be replaced (put-if-absent is ignored); only repositories created as single-writer work there",
+        )),
+        Err(error) => Err(Error::storage("put", &key, error)),
+    }
+}
