@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Wherever a backup is asked for, `latest` names the newest one, and so does any unique prefix of an id.
+Wherever a backup is asked for, `latest` names the newest one, and so does any unique beginning of an id, of at least four digits.
 
 The password comes from the first of: --password-file, --password-fd or --password-command; \
 BACKUP_PASSWORD_FILE; BACKUP_PASSWORD_COMMAND; a prompt on the terminal. It is never taken from the \
@@ -111,8 +111,8 @@ pub(crate) struct Init {
     /// Name of the first key slot, for people
     #[arg(long, value_name = "TEXT", default_value = "initial")]
     pub(crate) slot_label: String,
-    /// Compression level, from -7 (fast) to 22 (small); backups can choose their own
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=22))]
+    /// Compression level, from -7 (fast) to 19 (small); backups can choose their own
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=19))]
     pub(crate) compression: Option<i32>,
     /// Aim at packs (objects on storage) of this size
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -182,23 +182,31 @@ pub(crate) struct Create {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label, help_heading = "Description")]
     pub(crate) label: Vec<(String, String)>,
 
-    /// Leave out what matches the pattern; may be repeated
-    #[arg(long, value_name = "PATTERN", help_heading = "Files")]
-    pub(crate) exclude: Vec<OsString>,
-    /// Leave out the contents of directories that hold a CACHEDIR.TAG
-    #[arg(long, help_heading = "Files")]
-    pub(crate) exclude_caches: bool,
-    /// Stay on the file systems of the given paths
-    #[arg(long, help_heading = "Files")]
-    pub(crate) one_file_system: bool,
+    #[command(flatten)]
+    pub(crate) files: Files,
 
     /// Compare with this backup to skip unchanged files, or `none` to read everything
     /// [default: the newest complete backup of the same kind and host]
     #[arg(long, value_name = "BACKUP", help_heading = "Engine")]
     pub(crate) parent: Option<String>,
-    /// Compression level, from -7 (fast) to 22 (small) [default: the repository's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=22), help_heading = "Engine")]
+    /// Compression level, from -7 (fast) to 19 (small) [default: the repository's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=19), help_heading = "Engine")]
     pub(crate) compression: Option<i32>,
+}
+
+/// Which files of a directory are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Leave out what matches the pattern, with everything below; may be repeated. Without a slash it
+    /// matches names anywhere, with one whole entry paths; `**` crosses directories
+    #[arg(long, value_name = "PATTERN", help_heading = "Files")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out the contents of directories that are marked as caches by a CACHEDIR.TAG
+    #[arg(long, help_heading = "Files")]
+    pub(crate) exclude_caches: bool,
+    /// Leave out what is on other file systems than the given paths
+    #[arg(long, help_heading = "Files")]
+    pub(crate) one_file_system: bool,
 }
 
 /// List the backups, oldest first
@@ -218,7 +226,7 @@ pub(crate) struct List {
 /// Show a backup and its entries
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// Id of the backup, a unique prefix, or `latest`
+    /// Id of the backup, its unique beginning, or `latest`
     pub(crate) backup: String,
     /// Only this entry and what is in it
     #[arg(value_name = "ENTRY")]
@@ -261,6 +269,8 @@ pub(crate) struct Verify {
     /// With --compare: compare the file with this entry only
     #[arg(long, value_name = "NAME", requires = "compare")]
     pub(crate) entry: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) files: Files,
 }
 
 /// How deep a verification looks.
@@ -283,7 +293,7 @@ pub(crate) enum Level {
                             backup restore [OPTIONS] <BACKUP> --entry <NAME> --to <FILE|->\n       \
                             backup restore [OPTIONS] <BACKUP> --entry <NAME> --command -- <CMD>...")]
 pub(crate) struct Restore {
-    /// Id of the backup, a unique prefix, or `latest`
+    /// Id of the backup, its unique beginning, or `latest`
     pub(crate) backup: String,
     /// Only this entry and what is in it; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -308,7 +318,7 @@ pub(crate) struct Restore {
 /// Write the content of an entry to standard output
 #[derive(Debug, Args)]
 pub(crate) struct Cat {
-    /// Id of the backup, a unique prefix, or `latest`
+    /// Id of the backup, its unique beginning, or `latest`
     pub(crate) backup: String,
     /// Path of the entry in the backup
     pub(crate) entry: OsString,
@@ -341,7 +351,7 @@ pub(crate) enum KeyCommand {
     /// Whoever knew its password and has a copy of the old slot can still use it: rotate the root
     /// key afterwards, so that new backups cannot be read with it.
     Remove {
-        /// Id of the slot, as `backup key list` shows it, or a unique prefix
+        /// Id of the slot, as `backup key list` shows it, or its unique beginning
         slot: String,
     },
     /// List the key slots; no password needed

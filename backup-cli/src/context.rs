@@ -1,15 +1,17 @@
 //! What every command needs: the repository it was pointed at, and how to run operations on it.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
-use backup_adapters::{OsClock, create_url, open_url};
+use backup_adapters::tree::SourceOptions;
+use backup_adapters::{LocalStorage, OsClock, create_url, open_url};
 use backup_core::entropy::OsEntropy;
 use backup_core::progress::CancelToken;
 use backup_core::repository::{Control, Environment, LockedRepository, Repository, UnlockOptions};
 use backup_core::storage::Storage;
 
-use crate::arguments::Global;
+use crate::arguments::{Files, Global};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::output::progress::Progress;
@@ -38,12 +40,21 @@ impl<'a> Context<'a> {
 
     /// The place of a repository that will be created.
     pub(crate) fn new_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
-        Ok(create_url(self.url()?)?)
+        let url = self.url()?;
+        match url.to_str() {
+            Some(url) => Ok(create_url(url)?),
+            None => Ok(Arc::new(LocalStorage::create(Path::new(url))?)),
+        }
     }
 
     /// The repository without its password.
     pub(crate) fn locked(&self) -> Result<LockedRepository, Failure> {
-        let storage = open_url(self.url()?)?;
+        let url = self.url()?;
+        // URLs are text; a path need not be.
+        let storage = match url.to_str() {
+            Some(url) => open_url(url)?,
+            None => Arc::new(LocalStorage::open(Path::new(url))?),
+        };
         Ok(LockedRepository::open(storage, self.environment())?)
     }
 
@@ -78,4 +89,12 @@ impl<'a> Context<'a> {
             _ => Err(Failure::usage("no repository given: use --repo or BACKUP_REPO")),
         }
     }
+}
+
+/// Which files of a directory are meant, as the walk takes it.
+pub(crate) fn source_options(files: &Files) -> SourceOptions {
+    SourceOptions::default()
+        .with_exclude(&files.exclude)
+        .with_exclude_caches(files.exclude_caches)
+        .with_one_file_system(files.one_file_system)
 }

@@ -83,12 +83,16 @@ impl Unlock {
         let key_file = match key_file {
             Some(path) => {
                 warn_if_readable_by_others(path, "key file", output);
-                Some(read_small(path, KEY_FILE_LIMIT, "key file")?)
+                let bytes = read_small(path, KEY_FILE_LIMIT, "key file")?;
+                if bytes.is_empty() {
+                    return Err(Failure::usage(format!("key file {} is empty", path.display())));
+                }
+                Some(bytes)
             }
             None => None,
         };
         let password = source.read(output)?;
-        if password.is_empty() && key_file.is_none() {
+        if password.is_empty() {
             return Err(Failure::usage("the password is empty"));
         }
         Ok(Self::Password { password, key_file })

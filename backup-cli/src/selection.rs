@@ -65,11 +65,6 @@ pub(crate) fn entry_path(text: &OsStr) -> Result<EntryPath, Failure> {
     Ok(EntryPath::new(bytes)?)
 }
 
-/// What an argument is made of.
-pub(crate) fn path_bytes(text: &OsStr) -> Vec<u8> {
-    text.as_bytes().to_vec()
-}
-
 /// A change map: a JSON list of `[offset, length]`, as ascending ranges without overlaps.
 #[derive(Debug)]
 pub(crate) struct ChangeMap(pub(crate) Vec<Range<u64>>);

@@ -5,18 +5,19 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use backup_adapters::{CommandSource, FileTreeOptions, FileTreeSource, ImageSource};
+use backup_adapters::{CommandSource, FileTreeSource, ImageSource};
+use backup_core::Error;
 use backup_core::content::EntryPath;
 use backup_core::repository::{Backup, BackupOptions, BackupSession, Control, Parent, Repository};
 use serde_json::json;
 
 use crate::arguments::Create;
-use crate::context::Context;
+use crate::context::{Context, source_options};
 use crate::exit::{Exit, Failure};
 use crate::input::StandardInput;
 use crate::output::progress::Progress;
 use crate::output::{json, text};
-use crate::selection::{ChangeMap, entry_path, path_bytes};
+use crate::selection::{ChangeMap, entry_path};
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Failure> {
     // Everything that can be wrong with the arguments is found before anybody is asked for a password.
@@ -35,11 +36,13 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
     }
     if let Some(path) = stdin {
         let mut input = StandardInput::new(context.cancel.clone())
-            .map_err(|source| backup_core::Error::Source { name: "standard input".to_owned(), source })?;
+            .map_err(|source| Error::Source { name: "standard input".to_owned(), source })?;
         session.add_stream(path, &mut input)?;
     }
     if let Some(path) = command {
-        let mut output = CommandSource::start(&arguments.command_line, context.cancel.clone())?;
+        let mut output = CommandSource::new(&arguments.command_line)
+            .map_err(|source| Error::Source { name: path.to_string(), source })?
+            .with_cancel(context.cancel.clone());
         session.add_stream(path, &mut output)?;
     }
     let backup = session.commit()?;
@@ -81,11 +84,7 @@ fn labels(given: &[(String, String)]) -> Result<BTreeMap<String, String>, Failur
 }
 
 fn add_paths(arguments: &Create, session: &mut BackupSession) -> Result<(), Failure> {
-    let mut options = FileTreeOptions::default();
-    options.exclude = arguments.exclude.iter().map(|pattern| path_bytes(pattern)).collect();
-    options.exclude_caches = arguments.exclude_caches;
-    options.one_file_system = arguments.one_file_system;
-    let mut source = FileTreeSource::new(arguments.paths.clone(), options)?;
+    let mut source = FileTreeSource::new(arguments.paths.clone(), source_options(&arguments.files))?;
     Ok(session.add_tree(&mut source)?)
 }
 

@@ -1,6 +1,6 @@
 //! `backup init`
 
-use backup_core::keys::Argon2Parameters;
+use backup_core::crypto::Argon2Parameters;
 use backup_core::repository::{InitOptions, Repository};
 use serde_json::json;
 
@@ -31,12 +31,11 @@ fn options(arguments: &Init) -> Result<InitOptions, Failure> {
     options.slot_label.clone_from(&arguments.slot_label);
     options.single_writer = arguments.single_writer;
     options.argon2 = derivation(&arguments.derivation)?;
-    if let Some(level) = arguments.compression {
-        options.compression_level = level;
-    }
-    if let Some(size) = arguments.pack_size {
-        options.pack_target = u32::try_from(size).map_err(|_| Failure::usage("--pack-size is too large"))?;
-    }
+    options.compression_level = arguments.compression;
+    options.pack_target = match arguments.pack_size {
+        Some(size) => Some(u32::try_from(size).map_err(|_| Failure::usage("--pack-size is too large"))?),
+        None => None,
+    };
     Ok(options)
 }
 

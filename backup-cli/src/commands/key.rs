@@ -91,7 +91,7 @@ fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(),
     let file = to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
     let file = file.transpose()?;
     let (slot, key) = repository.add_recovery_key(label)?;
-    let shown = key.to_text();
+    let shown = key.to_text()?;
     match file {
         Some((path, mut file)) => {
             let written = file.write_all(shown.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());

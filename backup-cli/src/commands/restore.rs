@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use backup_adapters::{CommandSink, FileSink, FileTreeSink, FileTreeSinkOptions};
+use backup_core::Error;
 use backup_core::content::{Entry, EntryKind, EntryPath};
 use backup_core::repository::{Backup, Control, Repository, RestoreReport, Selection};
 use serde_json::json;
@@ -13,7 +15,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::input::standard_output;
 use crate::output::progress::Progress;
-use crate::output::{json, text};
+use crate::output::{Output, json, text};
 use crate::selection::entry_path;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Failure> {
@@ -24,9 +26,15 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
     let repository = context.repository()?;
     let backup = repository.find_backup(&arguments.backup)?;
     let entries =
-        paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, backup_core::Error>>()?;
+        paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, Error>>()?;
     let progress = Progress::start(context.output, "restoring");
-    let restore = Restoration { repository: &repository, backup: &backup, arguments, control: context.control(&progress) };
+    let restore = Restoration {
+        repository: &repository,
+        backup: &backup,
+        arguments,
+        output: context.output,
+        control: context.control(&progress),
+    };
     let done = restore.run(&paths, &entries)?;
     let seconds = progress.seconds();
     drop(progress);
@@ -38,6 +46,7 @@ struct Restoration<'a> {
     repository: &'a Repository,
     backup: &'a Backup,
     arguments: &'a Restore,
+    output: &'a Output,
     control: Control,
 }
 
@@ -116,14 +125,20 @@ impl Restoration<'_> {
     }
 
     fn to_command(&self, entry: &Entry, command_line: &[OsString]) -> Result<Done, Failure> {
-        let mut command = CommandSink::start(command_line)?;
-        // Dropped on failure, which ends the command before it can take half the data for all of it.
-        let bytes = self.stream(entry, &mut command)?;
-        command.finish()?;
+        let failed = |source| Error::Sink { name: command_line[0].to_string_lossy().into_owned(), source };
+        let mut command = Command::new(&command_line[0]);
+        command.args(&command_line[1..]);
+        if !self.output.has_summaries() {
+            command.stdout(Stdio::null());
+        }
+        let mut sink = CommandSink::spawn(command).map_err(failed)?;
+        // Dropped on failure, which kills the command before it can take half of the data for all of it.
+        let bytes = self.stream(entry, &mut sink)?;
+        sink.finish().map_err(failed)?;
         Ok(Done::one(bytes))
     }
 
-    fn stream(&self, entry: &Entry, out: &mut dyn std::io::Write) -> Result<u64, backup_core::Error> {
+    fn stream(&self, entry: &Entry, out: &mut dyn std::io::Write) -> Result<u64, Error> {
         match &self.arguments.range {
             Some(range) => self.repository.restore_range(entry, range.0.clone(), out, &self.control),
             None => self.repository.restore_stream(entry, out, &self.control),
@@ -145,7 +160,7 @@ fn show(
     seconds: f64,
 ) -> Result<(), Failure> {
     let complete = done.report.as_ref().is_none_or(RestoreReport::is_complete);
-    let owns_stdout = arguments.command || arguments.to.as_ref().is_some_and(|to| to.as_os_str() == "-");
+    let owns_stdout = arguments.to.as_ref().is_some_and(|to| to.as_os_str() == "-");
     if context.output.is_json() {
         let mut result = match &done.report {
             Some(report) => json::members(report),

@@ -22,8 +22,11 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Show) -> Result<Exit, Failu
         // Says that it is not there rather than showing nothing.
         repository.entry(&backup, path)?;
     }
-    let entries = if arguments.summary { None } else { Some(repository.entries(&backup)?) };
-    let entries = entries.map(|entries| Selected { entries, within });
+    let entries = if arguments.summary {
+        None
+    } else {
+        Some(Selected { entries: repository.entries_from(&backup, within.as_ref())?, within })
+    };
     if context.output.is_json() {
         let view = BackupView { backup: &backup, entries: entries.map(EntryList::new) };
         let written = context.output.json(&view);
@@ -63,7 +66,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Show) -> Result<Exit, Failu
     Ok(Exit::Fine)
 }
 
-/// Entries in order, those within a path only.
+/// Entries in order, up to the last within a path.
 struct Selected<I> {
     entries: I,
     within: Option<EntryPath>,
@@ -73,7 +76,8 @@ impl<I: Iterator<Item = Result<Entry, backup_core::Error>>> Iterator for Selecte
     type Item = Result<Entry, backup_core::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.entries.find(|entry| match (entry, &self.within) {
+        // A directory stands directly before everything in it, and the walk begins with it.
+        self.entries.next().filter(|entry| match (entry, &self.within) {
             (Ok(entry), Some(path)) => entry.path.is_within(path),
             _ => true,
         })

@@ -109,11 +109,14 @@ fn find_commit(commits: &[CommitSummary], name: &str) -> Result<BackupId, Failur
     if name == "latest" {
         return Ok(commits.last().ok_or_else(not_found)?.id);
     }
+    if name.len() < 4 {
+        return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
+    }
     let mut matching = commits.iter().map(|commit| commit.id).filter(|id| id.to_string().starts_with(name));
     match (matching.next(), matching.next()) {
-        (Some(id), None) if !name.is_empty() => Ok(id),
-        (Some(_), Some(_)) if !name.is_empty() => Err(Failure::usage(format!("several backups begin with {name}"))),
-        _ => Err(not_found().into()),
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several backups begin with {name}"))),
+        (None, _) => Err(not_found().into()),
     }
 }
 
