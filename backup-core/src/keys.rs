@@ -1,1 +1,27 @@
 //! Who can open a repository: key slots, the keyring and the recovery key.
+//!
+//! A password or recovery key opens a *key slot*, which yields the keyring key, which opens the
+//! newest *keyring*, which holds everything else. So a password is changed by adding a slot and
+//! removing another, and no data is touched.
+
+mod content;
+mod credential;
+mod keyring;
+mod recovery;
+mod slot;
+
+pub(crate) use crate::format::keyring::Keyring;
+
+pub(crate) use self::content::ContentKeys;
+pub use self::credential::Credential;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::keyring::seal_keyring;
+pub(crate) use self::keyring::{create_keyring, read_newest_keyring, with_new_root, write_keyring};
+pub use self::recovery::RecoveryKey;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::slot::wrap;
+pub use self::slot::{KeySlot, KeySlotKind};
+pub(crate) use self::slot::{KeyringKey, create_slot, list_slots, open_slots, remove_slot};
+
+#[cfg(test)]
+mod tests;

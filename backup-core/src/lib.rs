@@ -46,6 +46,9 @@ pub mod repository;
 pub mod secret;
 pub mod source;
 pub mod storage;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 
 mod chunk;

@@ -1,1 +1,36 @@
 //! The engine: one operation a file.
+//!
+//! A [`LockedRepository`] is opened without a password and can be listed and checked. Unlocked it
+//! becomes a [`Repository`], which backs up ([`Repository::begin`]), restores and verifies.
+
+mod backup;
+mod compare;
+mod differences;
+mod environment;
+mod handle;
+mod init;
+mod keys;
+mod list;
+mod locked;
+mod parallel;
+mod read;
+mod statistics;
+mod verify;
+mod view;
+mod write;
+
+pub use self::backup::{Backup, BackupKind, BackupStatistics, Problem};
+pub use self::compare::CompareReport;
+pub use self::differences::{Change, Difference};
+pub use self::environment::{Control, Environment};
+pub use self::handle::Repository;
+pub use self::init::InitOptions;
+pub use self::list::Entries;
+pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
+pub use self::read::{EntryReader, RestoreReport, Selection};
+pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
+pub use self::verify::{
+    AffectedEntry, Finding, FindingKind, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
+};
+pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
+pub use crate::format::{ChunkingParameters, Padding};

@@ -4,6 +4,9 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::entropy::Entropy;
+use crate::error::Result;
+
 /// `N` secret bytes on the heap, wiped when dropped, redacted in `Debug`, without `Clone`.
 #[derive(ZeroizeOnDrop)]
 pub(crate) struct Secret<const N: usize>(Box<[u8; N]>);
@@ -14,6 +17,11 @@ impl<const N: usize> Secret<N> {
         let mut secret = Self(Box::new([0; N]));
         fill(&mut secret.0)?;
         Ok(secret)
+    }
+
+    /// Random bytes.
+    pub(crate) fn random(entropy: &dyn Entropy) -> Result<Self> {
+        Ok(Self::build(|secret| entropy.fill(secret))?)
     }
 
     /// A copy of bytes that live in a buffer which is wiped elsewhere.

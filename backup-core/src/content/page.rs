@@ -17,7 +17,7 @@ use crate::length::to_u64;
 use crate::limits;
 
 /// Where finished pages go: they become metadata chunks.
-pub(crate) trait PageStore {
+pub(crate) trait PageStore: Sync {
     /// Stores a page, or finds that it is stored already.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ pub(crate) trait PageStore {
 }
 
 /// Where pages come from.
-pub(crate) trait PageSource {
+pub(crate) trait PageSource: Sync {
     /// The bytes of a page, checked against its id.
     ///
     /// # Errors

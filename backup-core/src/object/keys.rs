@@ -52,8 +52,13 @@ impl ObjectKeys {
         if generations.is_empty() {
             return Err(Error::Internal("a repository without root keys"));
         }
-        let index = dedup_root(dedup).expand(&[INDEX_LABEL])?;
+        let index = Self::index_key(dedup)?;
         Ok(Self { repository, generations, index, provider, entropy })
+    }
+
+    /// The key of all index segments. It does not change with the root key, as chunk ids do not.
+    pub(crate) fn index_key(dedup: &Secret<32>) -> Result<Secret<32>> {
+        dedup_root(dedup).expand(&[INDEX_LABEL])
     }
 
     /// The repository that these keys belong to.

@@ -43,6 +43,18 @@ impl PackBuilder {
         Ok(())
     }
 
+    /// Adds all chunks of another pack.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] where they do not fit.
+    pub(crate) fn append(&mut self, other: Self) -> Result<()> {
+        for (record, stored) in other.records.into_iter().zip(other.payloads) {
+            self.push(record.id, record.kind, record.codec, record.raw, stored)?;
+        }
+        Ok(())
+    }
+
     /// Whether the format lets one more chunk of this stored length in.
     #[must_use]
     pub(crate) fn has_room_for(&self, stored: usize) -> bool {

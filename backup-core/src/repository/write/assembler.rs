@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::content::{ChunkRef, Content, ContentBuilder, PageRef};
+use crate::content::{ChunkRef, Content, ImageContentBuilder, PageRef, PageStore, StreamContentBuilder};
 use crate::error::{Error, Result};
-use crate::repository::write::store::{Pages, lock};
+use crate::repository::write::store::lock;
 
 /// A numbered piece of content.
 pub(crate) enum Piece {
@@ -17,54 +17,115 @@ pub(crate) enum Piece {
 
 /// Collects the pieces 0, 1, 2, ... of a content. Pieces may arrive in any order; few wait at a time,
 /// as the queue of jobs is short.
-pub(crate) struct Assembler {
-    state: Mutex<State>,
+pub(crate) struct Assembler<'p> {
+    state: Mutex<State<'p>>,
 }
 
-struct State {
-    builder: ContentBuilder,
+struct State<'p> {
+    builder: Option<Builder<'p>>,
     next: u64,
     waiting: BTreeMap<u64, Piece>,
     /// Number of pieces, once known.
     total: Option<u64>,
 }
 
-impl Assembler {
-    pub(crate) fn new(builder: ContentBuilder) -> Self {
-        Self { state: Mutex::new(State { builder, next: 0, waiting: BTreeMap::new(), total: None }) }
+/// How references become a content.
+enum Builder<'p> {
+    Stream(StreamContentBuilder<'p>),
+    Image {
+        builder: ImageContentBuilder<'p>,
+        /// References of the leaf that is being filled, and the bytes that they cover.
+        leaf: Vec<ChunkRef>,
+        covered: u64,
+        /// Bytes that a whole leaf covers.
+        span: u64,
+    },
+}
+
+impl<'p> Assembler<'p> {
+    /// For content that is cut where its bytes say so.
+    pub(crate) fn stream(pages: &'p dyn PageStore) -> Self {
+        Self::new(Builder::Stream(StreamContentBuilder::new(pages)))
+    }
+
+    /// For content that is cut at fixed positions, `span` bytes to a leaf.
+    pub(crate) fn image(pages: &'p dyn PageStore, span: u64) -> Self {
+        let builder = ImageContentBuilder::new(pages);
+        Self::new(Builder::Image { builder, leaf: Vec::new(), covered: 0, span })
+    }
+
+    fn new(builder: Builder<'p>) -> Self {
+        Self { state: Mutex::new(State { builder: Some(builder), next: 0, waiting: BTreeMap::new(), total: None }) }
     }
 
     /// Takes piece `number`. Returns the content where this was the last one.
-    pub(crate) fn take(&self, number: u64, piece: Piece, pages: &Pages<'_>) -> Result<Option<Content>> {
+    pub(crate) fn take(&self, number: u64, piece: Piece) -> Result<Option<Content>> {
         let mut state = lock(&self.state)?;
         state.waiting.insert(number, piece);
-        state.advance(pages)
+        state.advance()
     }
 
     /// Says that there are `total` pieces. Returns the content where all have arrived.
-    pub(crate) fn end(&self, total: u64, pages: &Pages<'_>) -> Result<Option<Content>> {
+    pub(crate) fn end(&self, total: u64) -> Result<Option<Content>> {
         let mut state = lock(&self.state)?;
         state.total = Some(total);
-        state.advance(pages)
+        state.advance()
     }
 }
 
-impl State {
-    fn advance(&mut self, pages: &Pages<'_>) -> Result<Option<Content>> {
+impl State<'_> {
+    fn advance(&mut self) -> Result<Option<Content>> {
         while let Some(piece) = self.waiting.remove(&self.next) {
             self.next = self.next.saturating_add(1);
-            match piece {
-                Piece::Refs(refs) => self.builder.push_piece(&refs, pages)?,
-                Piece::Leaf(page, covered) => self.builder.push_leaf(page, covered, pages)?,
-            }
+            self.builder.as_mut().ok_or(AFTER_END)?.push(piece)?;
         }
         if self.total != Some(self.next) {
             return Ok(None);
         }
         if !self.waiting.is_empty() {
-            return Err(Error::Internal("a content has more pieces than its end said"));
+            return Err(AFTER_END);
         }
         self.total = None;
-        std::mem::take(&mut self.builder).finish(pages).map(Some)
+        self.builder.take().ok_or(AFTER_END)?.finish().map(Some)
+    }
+}
+
+const AFTER_END: Error = Error::Internal("a content has more pieces than its end said");
+
+impl Builder<'_> {
+    fn push(&mut self, piece: Piece) -> Result<()> {
+        match (self, piece) {
+            (Self::Stream(builder), Piece::Refs(refs)) => refs.into_iter().try_for_each(|item| builder.push(item)),
+            (Self::Stream(_), Piece::Leaf(..)) => Err(Error::Internal("a leaf was taken over into a stream")),
+            (Self::Image { builder, leaf, covered, span }, Piece::Refs(refs)) => {
+                for reference in refs {
+                    *covered = covered.saturating_add(reference.length());
+                    leaf.push(reference);
+                    if covered >= span {
+                        *covered = 0;
+                        builder.push_leaf(std::mem::take(leaf))?;
+                    }
+                }
+                Ok(())
+            }
+            (Self::Image { builder, leaf, .. }, Piece::Leaf(page, covered)) => {
+                if !leaf.is_empty() {
+                    return Err(Error::Internal("a leaf was taken over into the middle of another"));
+                }
+                builder.push_existing_leaf(page, covered)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Content> {
+        match self {
+            Self::Stream(builder) => builder.finish(),
+            Self::Image { mut builder, leaf, .. } => {
+                if !leaf.is_empty() {
+                    builder.push_leaf(leaf)?;
+                }
+                builder.finish()
+            }
+        }
     }
 }

@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::is_zero;
-use crate::content::{self, ChunkRef, Content, ContentBuilder, Entry, EntryKind, EntryPath, PageSource};
+use crate::content::{ChunkRef, Content, Entry, EntryKind, EntryPath, IMAGE_LEAF_CHUNKS, Leaves, PageSource, Refs};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::length::{to_u64, to_usize};
 use crate::limits;
 use crate::progress::Event;
 use crate::repository::parallel::{Queue, with_queue};
-use crate::repository::write::assembler::Piece;
+use crate::repository::write::assembler::{Assembler, Piece};
 use crate::repository::write::session::BackupSession;
 use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
 use crate::repository::write::stream::{ContentJobs, keep, taken};
@@ -77,7 +77,7 @@ pub(crate) fn add_blocks(session: &mut BackupSession, path: EntryPath, source: &
         let image = Image::new(Arc::new(source), entry.path.clone(), session.fixed_chunk_size(), false);
         let image = Arc::new(image);
         with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
-            let jobs = ContentJobs::new(store, pages, ContentBuilder::image(), keep(slot));
+            let jobs = ContentJobs::new(store, Assembler::image(pages, leaf_span(image.chunk_size)), keep(slot));
             read_blocks(&image, parent, store, jobs, queue)
         })?
     };
@@ -102,7 +102,7 @@ pub(crate) fn read_blocks<'env>(
         return Err(Error::limit(format!("content of {}", image.name), length, limits::CONTENT));
     }
     let chunk_size = u64::from(image.chunk_size);
-    let span = chunk_size.saturating_mul(to_u64(content::IMAGE_LEAF_CHUNKS));
+    let span = leaf_span(image.chunk_size);
     let mut extents = Extents::new(&*image.source, &image.name);
     let mut amounts = Amounts::default();
     let mut leaf_start = 0;
@@ -141,7 +141,9 @@ pub(crate) fn read_blocks<'env>(
         if all_unchanged && nothing_to_read {
             report(store, leaf_end.saturating_sub(leaf_start), ExtentKind::Unchanged);
             if let Some((content, pages)) = parent
-                && let Some((page, covered)) = content::leaf_at(content, leaf_start, pages)?
+                && let Some((offset, covered, page)) =
+                    Leaves::new(content, leaf_start..leaf_end, pages).next().transpose()?
+                && offset == leaf_start
                 && leaf_start.saturating_add(covered) == leaf_end
                 && store.refer(&page.id)?
             {
@@ -229,6 +231,11 @@ fn read_chunk(
     }
 }
 
+/// Bytes that a leaf page of an image covers.
+pub(crate) fn leaf_span(chunk_size: u32) -> u64 {
+    u64::from(chunk_size).saturating_mul(to_u64(IMAGE_LEAF_CHUNKS))
+}
+
 fn report(store: &ChunkStore, count: u64, kind: ExtentKind) {
     store.control().event(&Event::Bytes { count, kind });
 }
@@ -243,7 +250,7 @@ fn aligned(
     chunk_size: u64,
 ) -> Result<Vec<Option<ChunkRef>>> {
     let mut out = vec![None; to_usize(to.saturating_sub(from).div_ceil(chunk_size), "leaf")?];
-    for item in content::refs(content, from..to, pages) {
+    for item in Refs::new(content, from..to, pages) {
         let (offset, reference) = item?;
         match reference {
             ChunkRef::Data { length, .. } => {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use hashbrown::HashSet;
@@ -14,12 +14,13 @@ use hashbrown::HashSet;
 use crate::compress::Compressor;
 use crate::content::{ChunkRef, PageRef, PageStore};
 use crate::error::{Error, Result};
-use crate::format::layout;
+use crate::format::layout::Place;
+use crate::format::Padding;
 use crate::id::{ChunkId, ObjectName, SessionId};
-use crate::index::{Index, IndexEntry, Location};
+use crate::index::{Index, Location, SegmentBuilder};
 use crate::length::{to_u32, to_u64};
-use crate::object::{ObjectType, Padding};
-use crate::pack::{ChunkKind, PackBuilder};
+use crate::object::ObjectType;
+use crate::pack::{ChunkKind, PackBuilder, PackEntry};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
@@ -33,6 +34,10 @@ const INDEX_ENTRIES: usize = 1 << 18;
 /// Open packs for file and stream contents. A chunk goes to one or the other by a secret bit, so
 /// that pack sizes tell less about chunk sizes (`docs/format.md`, "Packs").
 const DATA_LANES: usize = 2;
+
+/// Packs of pages are small: reading one page means reading its pack, and pages that were written
+/// together are read together.
+const META_TARGET: u64 = 2 << 20;
 
 /// A thread's own tools.
 pub(crate) struct StoreWorker {
@@ -64,10 +69,11 @@ pub(crate) struct ChunkStore {
     session: SessionId,
     padding: Padding,
     pack_target: u64,
+    meta_target: u64,
     compression_level: i32,
     control: Control,
     /// Chunks of this repository: those of the view that the session began with, and those sealed since.
-    index: RwLock<Index>,
+    index: Arc<Index>,
     /// New chunks that are on their way into a pack.
     claimed: Mutex<HashSet<ChunkId>>,
     data: [Mutex<PackBuilder>; DATA_LANES],
@@ -83,11 +89,11 @@ pub(crate) struct ChunkStore {
 struct Written {
     referenced: BTreeMap<ObjectName, u64>,
     /// Packs and entries that no index object names yet.
-    unindexed: Vec<(ObjectName, u64, Vec<IndexEntry>)>,
+    unindexed: Vec<(ObjectName, u64, Vec<PackEntry>)>,
     unindexed_entries: usize,
     indexes: Vec<ObjectName>,
     /// Packs of crashed sessions that the index knows only from their directories.
-    orphans: BTreeMap<ObjectName, (u64, Vec<IndexEntry>)>,
+    orphans: BTreeMap<ObjectName, (u64, Vec<PackEntry>)>,
 }
 
 impl ChunkStore {
@@ -98,17 +104,18 @@ impl ChunkStore {
         session: SessionId,
         compression_level: i32,
         control: Control,
-        index: Index,
-        orphans: BTreeMap<ObjectName, (u64, Vec<IndexEntry>)>,
+        index: Arc<Index>,
+        orphans: BTreeMap<ObjectName, (u64, Vec<PackEntry>)>,
     ) -> Self {
         let config = &repository.config;
         Self {
             session,
             padding: config.padding,
             pack_target: u64::from(config.pack_target),
+            meta_target: u64::from(config.pack_target).min(META_TARGET),
             compression_level,
             control,
-            index: RwLock::new(index),
+            index,
             claimed: Mutex::default(),
             data: std::array::from_fn(|_| Mutex::new(PackBuilder::new())),
             meta: Mutex::new(PackBuilder::new()),
@@ -140,7 +147,7 @@ impl ChunkStore {
     /// Marks an existing chunk as needed. `false` where the repository does not have it (any more):
     /// the caller then reads the data again.
     pub(crate) fn refer(&self, id: &ChunkId) -> Result<bool> {
-        let location = self.index.read().map_err(|_| POISONED)?.lookup(id);
+        let location = self.index.lookup(id);
         match location {
             Some(location) => {
                 self.need(&location)?;
@@ -159,15 +166,14 @@ impl ChunkStore {
         // Two half-empty packs of a small backup become one.
         let [first, second] = &self.data;
         let (mut left, right) = (take(first)?, take(second)?);
-        if left.body_length().saturating_add(right.body_length()) <= self.pack_target {
-            left.append(right);
-            self.seal(ChunkKind::Data, &left)?;
+        if left.size().saturating_add(right.size()) <= self.pack_target {
+            left.append(right)?;
+            self.seal(ChunkKind::Data, left)?;
         } else {
-            self.seal(ChunkKind::Data, &left)?;
-            self.seal(ChunkKind::Data, &right)?;
+            self.seal(ChunkKind::Data, left)?;
+            self.seal(ChunkKind::Data, right)?;
         }
-        let meta = take(&self.meta)?;
-        self.seal(ChunkKind::Meta, &meta)?;
+        self.seal(ChunkKind::Meta, take(&self.meta)?)?;
         let mut written = lock(&self.written)?;
         self.write_index(&mut written)?;
         let written = std::mem::take(&mut *written);
@@ -197,7 +203,7 @@ impl ChunkStore {
                 return Ok(());
             }
             // Under the lock of the claims: a chunk that leaves them is in the index already.
-            let location = self.index.read().map_err(|_| POISONED)?.lookup(&id);
+            let location = self.index.lookup(&id);
             if let Some(location) = location {
                 drop(claimed);
                 return self.need(&location);
@@ -216,26 +222,28 @@ impl ChunkStore {
     }
 
     fn pack(&self, compressor: &mut Compressor, kind: ChunkKind, id: ChunkId, data: &[u8]) -> Result<()> {
-        let (codec, stored) = compressor.compress(data)?;
+        let (codec, stored) = compressor.compress(data);
+        let stored = stored.into_owned();
         let raw = to_u32(data.len(), "chunk")?;
-        let lane = match kind {
-            ChunkKind::Meta => &self.meta,
-            ChunkKind::Data => {
-                let [first, second] = &self.data;
-                if id.as_bytes().last().is_some_and(|byte| byte & 1 == 1) { second } else { first }
-            }
+        let [first, second] = &self.data;
+        let (lane, target) = match kind {
+            ChunkKind::Meta => (&self.meta, self.meta_target),
+            ChunkKind::Data if id.as_bytes().last().is_some_and(|byte| byte & 1 == 1) => (second, self.pack_target),
+            ChunkKind::Data => (first, self.pack_target),
         };
         let full = {
             let mut builder = lock(lane)?;
-            let full = (!builder.fits(to_u64(stored.len()), self.pack_target)).then(|| std::mem::take(&mut *builder));
+            let grown = builder.size().saturating_add(to_u64(stored.len()));
+            let fits = builder.is_empty() || (grown <= target && builder.has_room_for(stored.len()));
+            let full = (!fits).then(|| std::mem::take(&mut *builder));
             builder.push(id, kind, codec, raw, stored)?;
             full
         };
-        full.map_or(Ok(()), |builder| self.seal(kind, &builder))
+        full.map_or(Ok(()), |builder| self.seal(kind, builder))
     }
 
     /// Seals a pack, makes its chunks known and stores it.
-    fn seal(&self, kind: ChunkKind, builder: &PackBuilder) -> Result<()> {
+    fn seal(&self, kind: ChunkKind, builder: PackBuilder) -> Result<()> {
         if builder.is_empty() {
             return Ok(());
         }
@@ -243,11 +251,13 @@ impl ChunkStore {
             ChunkKind::Data => ObjectType::DataPack,
             ChunkKind::Meta => ObjectType::MetaPack,
         };
-        let sealed = self.repository.keys.seal(object_type, &self.session, &builder.parts(), self.padding)?;
+        let pack = builder.finish()?;
+        let sealed = self.repository.keys.seal(object_type, &self.session, &pack.parts(), self.padding)?;
         let size = to_u64(sealed.bytes.len());
-        let entries = builder.index_entries()?;
-        self.put(&layout::pack(&sealed.name), sealed.bytes)?;
-        self.index.write().map_err(|_| POISONED)?.insert_pack(sealed.name, size, &entries)?;
+        let entries = pack.entries().to_vec();
+        drop(pack);
+        self.put(&Place::Pack(sealed.name).key(), sealed.bytes)?;
+        self.index.insert_pack(sealed.name, size, &entries)?;
         {
             let mut claimed = lock(&self.claimed)?;
             for entry in &entries {
@@ -271,7 +281,8 @@ impl ChunkStore {
         if written.referenced.contains_key(&location.pack) {
             return Ok(());
         }
-        written.referenced.insert(location.pack, location.pack_size);
+        let size = self.index.pack_size(&location.pack).ok_or(Error::Internal("a chunk is in a pack that is not known"))?;
+        written.referenced.insert(location.pack, size);
         if let Some((size, entries)) = written.orphans.remove(&location.pack) {
             written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
             written.unindexed.push((location.pack, size, entries));
@@ -283,10 +294,14 @@ impl ChunkStore {
         if written.unindexed.is_empty() {
             return Ok(());
         }
-        let body = crate::index::encode_segment(std::mem::take(&mut written.unindexed))?;
+        let mut segment = SegmentBuilder::new();
+        for (pack, size, entries) in std::mem::take(&mut written.unindexed) {
+            segment.push(pack, size, &entries)?;
+        }
         written.unindexed_entries = 0;
-        let sealed = self.repository.keys.seal(ObjectType::Index, &self.session, &[&body], self.padding)?;
-        self.put(&layout::index(&sealed.name), sealed.bytes)?;
+        let sealed =
+            self.repository.keys.seal(ObjectType::Index, &self.session, &[&segment.finish()?], self.padding)?;
+        self.put(&Place::Index(sealed.name).key(), sealed.bytes)?;
         written.indexes.push(sealed.name);
         Ok(())
     }

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::chunk::Gear;
-use crate::content::{Content, ContentBuilder, Entry, EntryKind, EntryPath};
-use crate::crypto::hash::Hasher;
+use crate::chunk::{Gear, is_zero};
+use crate::content::{ChunkRef, Content, Entry, EntryKind, EntryPath, StreamContentBuilder};
+use crate::crypto::hash::DigestHasher;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::id::Digest;
-use crate::length::{index, to_u64};
+use crate::length::to_u64;
 use crate::limits;
 use crate::progress::Event;
 use crate::repository::parallel::{Queue, with_queue};
@@ -23,13 +23,12 @@ pub(crate) type OnComplete<'env> = Box<dyn FnOnce(Content) -> Result<()> + Send 
 /// A content on its way: hands chunks to the queue and completes when all are stored.
 pub(crate) struct ContentJobs<'env> {
     store: &'env ChunkStore,
-    pages: &'env Pages<'env>,
     shared: Arc<Shared<'env>>,
     pieces: u64,
 }
 
 struct Shared<'env> {
-    assembler: Assembler,
+    assembler: Assembler<'env>,
     on_complete: Mutex<Option<OnComplete<'env>>>,
 }
 
@@ -42,14 +41,13 @@ impl<'env> Shared<'env> {
 }
 
 impl<'env> ContentJobs<'env> {
-    pub(crate) fn new(
-        store: &'env ChunkStore,
-        pages: &'env Pages<'env>,
-        builder: ContentBuilder,
-        on_complete: OnComplete<'env>,
-    ) -> Self {
-        let shared = Shared { assembler: Assembler::new(builder), on_complete: Mutex::new(Some(on_complete)) };
-        Self { store, pages, shared: Arc::new(shared), pieces: 0 }
+    pub(crate) fn new(store: &'env ChunkStore, assembler: Assembler<'env>, on_complete: OnComplete<'env>) -> Self {
+        let shared = Shared { assembler, on_complete: Mutex::new(Some(on_complete)) };
+        Self { store, shared: Arc::new(shared), pieces: 0 }
+    }
+
+    pub(crate) const fn store(&self) -> &'env ChunkStore {
+        self.store
     }
 
     /// Hands in the next piece of content, which `make` computes on a worker.
@@ -59,10 +57,10 @@ impl<'env> ContentJobs<'env> {
         make: impl FnOnce(&ChunkStore, &mut StoreWorker) -> Result<Piece> + Send + 'env,
     ) -> Result<()> {
         let number = self.next_piece();
-        let (store, pages, shared) = (self.store, self.pages, Arc::clone(&self.shared));
+        let (store, shared) = (self.store, Arc::clone(&self.shared));
         queue.submit(Box::new(move |worker| {
             let piece = make(store, worker)?;
-            let content = shared.assembler.take(number, piece, pages)?;
+            let content = shared.assembler.take(number, piece)?;
             shared.complete(content)
         }))
     }
@@ -70,13 +68,13 @@ impl<'env> ContentJobs<'env> {
     /// Takes the next piece as it is.
     pub(crate) fn take(&mut self, piece: Piece) -> Result<()> {
         let number = self.next_piece();
-        let content = self.shared.assembler.take(number, piece, self.pages)?;
+        let content = self.shared.assembler.take(number, piece)?;
         self.shared.complete(content)
     }
 
     /// No piece follows.
     pub(crate) fn end(self) -> Result<()> {
-        let content = self.shared.assembler.end(self.pieces, self.pages)?;
+        let content = self.shared.assembler.end(self.pieces)?;
         self.shared.complete(content)
     }
 
@@ -93,13 +91,13 @@ pub(crate) struct Cutter {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were cut already.
     start: usize,
-    digest: Hasher,
+    digest: DigestHasher,
     length: u64,
 }
 
 impl Cutter {
     pub(crate) fn new(gear: Gear) -> Self {
-        Self { gear, buffer: Vec::new(), start: 0, digest: Hasher::new(), length: 0 }
+        Self { gear, buffer: Vec::new(), start: 0, digest: DigestHasher::new(), length: 0 }
     }
 
     /// How many bytes the buffer takes: two chunks of the largest size, so that moving the rest to the
@@ -169,7 +167,7 @@ impl Cutter {
     }
 
     fn make_room(&mut self) {
-        if self.start > 0 && self.buffer.len() == self.capacity() || self.start == self.buffer.len() {
+        if self.start == self.buffer.len() || (self.start > 0 && self.buffer.len() == self.capacity()) {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
@@ -186,13 +184,24 @@ pub(crate) fn submit_chunks<'env>(
     while let Some(chunk) = cutter.next_chunk(end_of_input) {
         let chunk = chunk.to_vec();
         jobs.submit(queue, move |store, worker| {
-            let reference = store.store(worker, &chunk)?;
-            store.control().event(&Event::Bytes { count: to_u64(chunk.len()), kind: ExtentKind::Data });
-            Ok(Piece::Refs(vec![reference]))
+            store_chunk(store, worker, &chunk).map(|reference| Piece::Refs(vec![reference]))
         })?;
     }
     Ok(())
 }
+
+/// Stores a chunk of a stream. Long runs of zeros become holes.
+fn store_chunk(store: &ChunkStore, worker: &mut StoreWorker, chunk: &[u8]) -> Result<ChunkRef> {
+    let count = to_u64(chunk.len());
+    store.control().event(&Event::Bytes { count, kind: ExtentKind::Data });
+    if chunk.len() >= SMALLEST_HOLE && is_zero(chunk) {
+        return Ok(ChunkRef::Hole { length: count });
+    }
+    store.store(worker, chunk)
+}
+
+/// Zeros of a stream that are worth a hole.
+const SMALLEST_HOLE: usize = 4096;
 
 /// Reads `source` to its end into chunks. Returns its length and digest; the content arrives at `jobs`.
 pub(crate) fn read_stream<'env>(
@@ -228,7 +237,7 @@ pub(crate) fn add_stream(session: &mut BackupSession, path: EntryPath, source: &
         let pages = Pages::new(store)?;
         let (content, pages) = (&content, &pages);
         with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
-            let jobs = ContentJobs::new(store, pages, ContentBuilder::stream(), keep(content));
+            let jobs = ContentJobs::new(store, Assembler::stream(pages), keep(content));
             read_stream(source, &entry.path, cutter, jobs, queue)
         })?
     };
@@ -258,12 +267,11 @@ pub(crate) fn taken(slot: &Mutex<Option<Content>>) -> Result<Content> {
 /// Work is done inside [`write`](io::Write::write) whenever enough bytes have gathered, on the
 /// session's threads. The entry exists once [`finish`](Self::finish) returned; a writer that is
 /// dropped before leaves nothing in the backup. Not for use from several threads at once.
-#[derive(Debug)]
 pub struct StreamWriter<'s> {
     session: &'s mut BackupSession,
     entry: Entry,
     cutter: Cutter,
-    builder: ContentBuilder,
+    references: Vec<ChunkRef>,
     batch: Vec<Vec<u8>>,
     batched: usize,
     failed: bool,
@@ -280,7 +288,7 @@ impl<'s> StreamWriter<'s> {
             session,
             entry: Entry::new(path, EntryKind::Stream),
             cutter,
-            builder: ContentBuilder::stream(),
+            references: Vec::new(),
             batch: Vec::new(),
             batched: 0,
             failed: false,
@@ -322,8 +330,9 @@ impl<'s> StreamWriter<'s> {
         self.gather(true)?;
         self.process()?;
         let pages = Pages::new(&self.session.store)?;
-        self.entry.content = self.builder.finish(&pages)?;
-        drop(pages);
+        let mut builder = StreamContentBuilder::new(&pages);
+        self.references.iter().try_for_each(|reference| builder.push(*reference))?;
+        self.entry.content = builder.finish()?;
         self.entry.digest = Some(self.cutter.digest());
         self.session.read_bytes(self.cutter.length());
         self.session.control.event(&Event::EntryFinished { path: &self.entry.path });
@@ -349,16 +358,13 @@ impl<'s> StreamWriter<'s> {
             return Ok(());
         }
         let store = &self.session.store;
-        let pages = Pages::new(store)?;
-        let pages = &pages;
         let references = Mutex::new(vec![None; batch.len()]);
         {
             let references = &references;
             with_queue(&self.session.control, self.session.queue_depth(), &|| store.worker(), |queue| {
                 for (number, chunk) in batch.into_iter().enumerate() {
                     queue.submit(Box::new(move |worker: &mut StoreWorker| {
-                        let reference = store.store(worker, &chunk)?;
-                        store.control().event(&Event::Bytes { count: to_u64(chunk.len()), kind: ExtentKind::Data });
+                        let reference = store_chunk(store, worker, &chunk)?;
                         let mut references = lock(references)?;
                         if let Some(slot) = references.get_mut(number) {
                             *slot = Some(reference);
@@ -371,7 +377,8 @@ impl<'s> StreamWriter<'s> {
         }
         let references = references.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
         let references: Option<Vec<_>> = references.into_iter().collect();
-        self.builder.push_piece(&references.ok_or(Error::Internal("a chunk was not stored"))?, pages)
+        self.references.extend(references.ok_or(Error::Internal("a chunk was not stored"))?);
+        Ok(())
     }
 }
 
@@ -386,9 +393,9 @@ impl io::Write for StreamWriter<'_> {
     }
 }
 
-impl std::fmt::Debug for Cutter {
+impl std::fmt::Debug for StreamWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cutter").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("StreamWriter").field("path", &self.entry.path).finish_non_exhaustive()
     }
 }
 
@@ -396,5 +403,5 @@ impl std::fmt::Debug for Cutter {
 pub(crate) fn queue_depth(threads: usize, byte_budget: u64, largest_chunk: u32) -> usize {
     let by_budget = byte_budget / 4 / u64::from(largest_chunk.max(1));
     let by_budget = usize::try_from(by_budget).unwrap_or(usize::MAX);
-    threads.saturating_mul(2).min(by_budget).max(1).min(index(4096))
+    threads.saturating_mul(2).min(by_budget).clamp(1, 4096)
 }

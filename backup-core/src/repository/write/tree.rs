@@ -5,9 +5,11 @@
 
 use std::io;
 use std::iter::Peekable;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::content::{self, ContentBuilder, Content, Entries, Entry, EntryKind, EntryPath, PageSource};
+use crate::content::{
+    CatalogueEntries, ChunkRef, Content, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs, StreamContentBuilder, walk_pages,
+};
 use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
@@ -15,10 +17,10 @@ use crate::length::{to_u64, to_usize};
 use crate::progress::Event;
 use crate::repository::backup::error_chain;
 use crate::repository::parallel::{Queue, with_queue};
-use crate::repository::write::assembler::Piece;
-use crate::repository::write::blocks::{Image, read_blocks};
+use crate::repository::write::assembler::Assembler;
+use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
 use crate::repository::write::session::{BackupSession, Collected};
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
+use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
 use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
 
@@ -26,7 +28,7 @@ use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource}
 #[derive(Clone, Copy)]
 struct Walk<'env> {
     store: &'env ChunkStore,
-    pages: &'env Pages<'env>,
+    pages: &'env dyn PageStore,
     collected: &'env Collected,
     parent_pages: &'env dyn PageSource,
     fixed_chunk_size: u32,
@@ -49,7 +51,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         small: to_u64(gear.minimum()),
         gear: &gear,
     };
-    let mut parent: Option<Peekable<Entries>> = None;
+    let mut parent: Option<Peekable<CatalogueEntries<'_>>> = None;
     with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
         while let Some(node) = source.next_node() {
             session.control.cancel().check()?;
@@ -70,7 +72,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
 }
 
 /// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
-fn same_path(entries: &mut Peekable<Entries>, path: &EntryPath) -> Option<Entry> {
+fn same_path(entries: &mut Peekable<CatalogueEntries<'_>>, path: &EntryPath) -> Option<Entry> {
     loop {
         match entries.peek()? {
             Ok(entry) if entry.path < *path => drop(entries.next()),
@@ -143,9 +145,9 @@ impl<'env> Walk<'env> {
             }
         };
         if let Ok(Some(references)) = &stored {
-            let mut builder = ContentBuilder::stream();
-            builder.push_piece(references, self.pages)?;
-            entry.content = builder.finish(self.pages)?;
+            let mut builder = StreamContentBuilder::new(self.pages);
+            references.iter().try_for_each(|reference| builder.push(*reference))?;
+            entry.content = builder.finish()?;
             entry.digest = Some(hash::digest(&buffer));
             let count = to_u64(buffer.len());
             self.collected.read_bytes(count);
@@ -164,14 +166,14 @@ impl<'env> Walk<'env> {
     ) -> Result<()> {
         // The entry needs what is known only after the last byte was read, while its content completes
         // on a worker: whichever comes second inserts it.
-        let meeting = Arc::new(std::sync::Mutex::new((None::<Content>, None::<Entry>)));
+        let meeting = Arc::new(Mutex::new((None::<Content>, None::<Entry>)));
         let other = Arc::clone(&meeting);
         let on_complete = Box::new(move |content: Content| {
-            let mut meeting = crate::repository::write::store::lock(&other)?;
+            let mut meeting = lock(&other)?;
             meeting.0 = Some(content);
             self.meet(&mut meeting)
         });
-        let jobs = ContentJobs::new(self.store, self.pages, ContentBuilder::stream(), on_complete);
+        let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
         let path = entry.path.clone();
         let mut reader = ReadAt { source: &*file, position: 0, end: file.length(), ended_early: false };
         let cutter = Cutter::new(self.gear.clone());
@@ -180,7 +182,7 @@ impl<'env> Walk<'env> {
                 entry.inconsistent = reader.ended_early || !file.is_unchanged().unwrap_or(false);
                 entry.digest = Some(digest);
                 self.collected.read_bytes(length);
-                let mut meeting = crate::repository::write::store::lock(&meeting)?;
+                let mut meeting = lock(&meeting)?;
                 meeting.1 = Some(entry);
                 self.meet(&mut meeting)
             }
@@ -207,7 +209,7 @@ impl<'env> Walk<'env> {
 
     /// Plans an image here; the workers read it.
     fn image(self, entry: Entry, file: Arc<dyn FileContent>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
-        let source: Arc<dyn BlockSource> = Arc::clone(&file) as Arc<dyn BlockSource>;
+        let source: Arc<dyn BlockSource> = Arc::<dyn FileContent>::clone(&file);
         let image = Arc::new(Image::new(source, entry.path.clone(), self.fixed_chunk_size, true));
         let path = entry.path.clone();
         let shared = Arc::clone(&image);
@@ -221,7 +223,7 @@ impl<'env> Walk<'env> {
             entry.content = content;
             self.read_entry(entry)
         });
-        let jobs = ContentJobs::new(self.store, self.pages, ContentBuilder::image(), on_complete);
+        let jobs = ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
         match read_blocks(&image, None, self.store, jobs, queue) {
             Ok(amounts) => {
                 self.collected.read_bytes(amounts.read);
@@ -250,20 +252,22 @@ impl<'env> Walk<'env> {
 
     /// Marks every chunk of a content as needed; `false` where one is missing.
     fn refer_all(self, content: &Content) -> Result<bool> {
-        for page in content::pages(content, self.parent_pages) {
-            match page {
-                Ok(page) if self.store.refer(&page.id)? => {}
-                _ => return Ok(false),
-            }
+        let mut whole = true;
+        let walked = walk_pages(content, self.parent_pages, &mut |page, _, _| {
+            whole = whole && self.store.refer(&page.id)?;
+            Ok(whole)
+        });
+        if walked.is_err() || !whole {
+            return Ok(false);
         }
-        for item in content::refs(content, 0..content.length, self.parent_pages) {
+        for item in Refs::new(content, 0..content.length, self.parent_pages) {
             match item {
-                Ok((_, content::ChunkRef::Data { id, .. })) => {
+                Ok((_, ChunkRef::Data { id, .. })) => {
                     if !self.store.refer(&id)? {
                         return Ok(false);
                     }
                 }
-                Ok((_, content::ChunkRef::Hole { .. })) => {}
+                Ok((_, ChunkRef::Hole { .. })) => {}
                 Err(_) => return Ok(false),
             }
         }

@@ -1,0 +1,127 @@
+//! Finding backups and entries.
+
+use std::sync::{Arc, Mutex};
+
+use crate::content::{CatalogueCursor, CatalogueReader, Entry, EntryPath};
+use crate::error::{Error, Result};
+use crate::format::layout::Place;
+use crate::limits;
+use crate::object::{ObjectType, verify_name};
+use crate::repository::backup::Backup;
+use crate::repository::environment::Control;
+use crate::repository::handle::{Inner, Repository};
+use crate::repository::parallel::for_each;
+use crate::repository::write::lock;
+use crate::session::{BackupBody, Commit, History};
+
+impl Repository {
+    /// All backups, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`]; [`Error::Damaged`] naming a body that cannot be opened (the other backups can be
+    /// found by their ids).
+    pub fn backups(&self) -> Result<Vec<Backup>> {
+        self.backups_of(&self.inner.history()?)
+    }
+
+    /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::InvalidArgument`] where several ids begin so; those of
+    /// [`backups`](Self::backups).
+    pub fn find_backup(&self, name: &str) -> Result<Backup> {
+        let history = self.inner.history()?;
+        if name == "latest" {
+            return self.backups_of(&history)?.pop().ok_or_else(|| Error::not_found("backup", name));
+        }
+        if name.len() < 4 {
+            return Err(Error::invalid("backup", format!("{name:?} is shorter than 4 digits")));
+        }
+        let mut found = history.commits.values().filter(|commit| commit.id.to_string().starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(commit), None) => self.inner.read_backup(commit, &Control::default()),
+            (Some(_), Some(_)) => Err(Error::invalid("backup", format!("several backups begin with {name}"))),
+            (None, _) => Err(Error::not_found("backup", name)),
+        }
+    }
+
+    /// The entries of a backup, in the order of their paths.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`], [`Error::Damaged`] where the index cannot be read; later errors come as items.
+    pub fn entries(&self, backup: &Backup) -> Result<Entries> {
+        self.entries_from(backup, None)
+    }
+
+    /// The entries of a backup from the path `from` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries).
+    pub fn entries_from(&self, backup: &Backup, from: Option<&EntryPath>) -> Result<Entries> {
+        self.inner.index(&Control::default())?;
+        let cursor = CatalogueCursor::new(&backup.catalogue, from);
+        Ok(Entries { inner: Arc::clone(&self.inner), cursor })
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] naming it; [`Error::Storage`], [`Error::Damaged`].
+    pub fn entry(&self, backup: &Backup, path: &EntryPath) -> Result<Entry> {
+        let found = CatalogueReader::new(backup.catalogue, &*self.inner).get(path)?;
+        found.ok_or_else(|| Error::not_found("entry", path))
+    }
+
+    pub(crate) fn backups_of(&self, history: &History) -> Result<Vec<Backup>> {
+        let commits: Vec<&Commit> = history.commits.values().collect();
+        let backups = Mutex::new(Vec::with_capacity(commits.len()));
+        let control = Control::default();
+        for_each(&control, commits.len(), &|| Ok(()), &|(), number| {
+            let Some(commit) = commits.get(number) else { return Ok(()) };
+            let backup = self.inner.read_backup(commit, &control)?;
+            lock(&backups)?.push(backup);
+            Ok(())
+        })?;
+        let mut backups = backups.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+        backups.sort_by_key(|backup| (backup.finished, backup.id));
+        Ok(backups)
+    }
+}
+
+impl Inner {
+    /// Opens the body of a backup.
+    pub(crate) fn read_backup(&self, commit: &Commit, control: &Control) -> Result<Backup> {
+        let name = &commit.content.body;
+        let key = Place::Body(*name).key();
+        let bytes = self.get(&key, limits::BODY, control)?;
+        verify_name("backup body", key.as_str(), name, &bytes)?;
+        let body = self.keys.open(ObjectType::Body, key.as_str(), &bytes)?;
+        Backup::from_body(commit.id, BackupBody::decode(&body, key.as_str())?)
+    }
+}
+
+/// Entries of a backup, in the order of their paths. An entry that cannot be read is an `Err` item;
+/// the iteration ends behind an error that keeps it from going on.
+pub struct Entries {
+    inner: Arc<Inner>,
+    cursor: CatalogueCursor,
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cursor.next(&*self.inner)
+    }
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entries").finish_non_exhaustive()
+    }
+}

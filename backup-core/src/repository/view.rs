@@ -1,0 +1,160 @@
+//! What can be read and referred to: the index as history says it is, mended where it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+use crate::format::layout::{self, Place};
+use crate::id::ObjectName;
+use crate::index::{Index, Segment};
+use crate::length::to_u64;
+use crate::limits;
+use crate::object::{ObjectReader, ObjectType, verify_name};
+use crate::pack::{Directory, HEADER_LENGTH, PackEntry};
+use crate::progress::Event;
+use crate::repository::backup::error_chain;
+use crate::repository::environment::Control;
+use crate::repository::handle::Inner;
+use crate::repository::parallel::for_each;
+use crate::repository::write::lock;
+use crate::session::History;
+use crate::storage::list_all;
+
+/// Packs that no index object names, with their sizes and chunks.
+pub(crate) type Orphans = BTreeMap<ObjectName, (u64, Vec<PackEntry>)>;
+
+/// The index of a session and the packs in it that only their directories describe.
+pub(crate) struct View {
+    pub(crate) index: Arc<Index>,
+    pub(crate) orphans: Orphans,
+}
+
+/// Bytes of a sealed object's header.
+const OBJECT_HEADER: u64 = 128;
+
+/// The index for reading: everything that valid commits name. Where an index object is lost or damaged,
+/// the directories of the packs that it would name take its place.
+pub(crate) fn for_reading(inner: &Inner, history: &History, control: &Control) -> Result<Arc<Index>> {
+    let (index, failed) = load_segments(inner, history, control)?;
+    if failed {
+        let listed = listed_packs(inner)?;
+        adopt(inner, &index, &listed, &BTreeSet::new(), control)?;
+    }
+    Ok(Arc::new(index))
+}
+
+/// The index for writing (step W2): without packs that a collection condemned or that are gone, and with
+/// packs that no index object names, such as those of a crashed session.
+pub(crate) fn for_writing(inner: &Inner, history: &History, control: &Control) -> Result<View> {
+    let (mut index, _) = load_segments(inner, history, control)?;
+    let listed = listed_packs(inner)?;
+    let known = index.packs();
+    let mut unusable: BTreeSet<ObjectName> = history.condemned.iter().copied().collect();
+    // A pack of another size is not the pack that was stored.
+    unusable.extend(known.iter().filter(|(name, size)| listed.get(name) != Some(size)).map(|(name, _)| *name));
+    index.remove_packs(&unusable);
+    let orphans = adopt(inner, &index, &listed, &unusable, control)?;
+    Ok(View { index: Arc::new(index), orphans })
+}
+
+fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<(Index, bool)> {
+    let names: Vec<ObjectName> = history.indexes.iter().copied().collect();
+    let index = Mutex::new((Index::new(), false));
+    for_each(control, names.len(), &|| Ok(()), &|(), number| {
+        let Some(name) = names.get(number) else { return Ok(()) };
+        let key = Place::Index(*name).key();
+        let loaded = inner.get(&key, limits::INDEX, control).and_then(|bytes| {
+            verify_name("index", key.as_str(), name, &bytes)?;
+            inner.keys.open(ObjectType::Index, key.as_str(), &bytes)
+        });
+        let mut index = lock(&index)?;
+        let loaded = loaded.and_then(|body| index.0.load(&Segment::parse(&body, &key)?));
+        if let Err(error) = loaded {
+            if !matches!(error, Error::Damaged { .. } | Error::Storage { .. }) {
+                return Err(error);
+            }
+            control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
+            index.1 = true;
+        }
+        Ok(())
+    })?;
+    index.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+}
+
+fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
+    let listed = list_all(&*inner.storage, layout::PACKS).map_err(|source| Error::Storage {
+        operation: "list",
+        key: layout::PACKS.to_owned(),
+        source,
+    })?;
+    let parse = |object: crate::storage::ObjectInfo| match Place::parse(&object.key) {
+        Some(Place::Pack(name)) => Some((name, object.size)),
+        _ => None,
+    };
+    Ok(listed.into_iter().filter_map(parse).collect())
+}
+
+/// Adds packs that the index does not know by reading their directories. A pack that cannot be read is
+/// left alone: nothing refers to it.
+fn adopt(
+    inner: &Inner,
+    index: &Index,
+    listed: &BTreeMap<ObjectName, u64>,
+    unusable: &BTreeSet<ObjectName>,
+    control: &Control,
+) -> Result<Orphans> {
+    let unknown: Vec<(ObjectName, u64)> = listed
+        .iter()
+        .filter(|(name, _)| index.pack_size(name).is_none() && !unusable.contains(*name))
+        .map(|(name, size)| (*name, *size))
+        .collect();
+    let orphans = Mutex::new(BTreeMap::new());
+    for_each(control, unknown.len(), &|| Ok(()), &|(), number| {
+        let Some((name, size)) = unknown.get(number) else { return Ok(()) };
+        match read_directory(inner, name, *size, control) {
+            Ok(directory) => {
+                let entries = directory.into_entries();
+                index.insert_pack(*name, *size, &entries)?;
+                lock(&orphans)?.insert(*name, (*size, entries));
+            }
+            Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. })) => {
+                let key = Place::Pack(*name).key();
+                control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
+            }
+            // It was deleted since it was listed, or cannot be read now: then it is not used.
+            Err(Error::Storage { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })?;
+    orphans.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+}
+
+/// The chunks of a pack, as its directory says.
+pub(crate) fn read_directory(inner: &Inner, name: &ObjectName, size: u64, control: &Control) -> Result<Directory> {
+    let key = Place::Pack(*name).key();
+    let header = inner.get_range(&key, 0..OBJECT_HEADER.min(size), control)?;
+    let reader = pack_reader(inner, key.as_str(), &header, size)?;
+    let body = 0..to_u64(HEADER_LENGTH);
+    let first = reader.open_span(&body, &inner.get_range(&key, reader.span(&body)?, control)?)?;
+    let length = to_u64(Directory::length(&first, &key)?);
+    let body = 0..length;
+    let span = reader.span(&body)?;
+    let bytes = inner.get_range(&key, span, control)?;
+    let directory = reader.open_span(&body, &bytes)?;
+    let first_frame = reader.length_span();
+    let first_frame = bytes
+        .get(..usize::try_from(first_frame.end.saturating_sub(first_frame.start)).unwrap_or(usize::MAX))
+        .ok_or_else(|| Error::damaged("pack", &key, "it ends early"))?;
+    let body_length = reader.body_length(first_frame)?;
+    Directory::parse(&directory, body_length, &key)
+}
+
+/// Opens a pack of either kind; its header says which.
+pub(crate) fn pack_reader(inner: &Inner, key: &str, header: &[u8], size: u64) -> Result<ObjectReader> {
+    let kind = match header.get(9) {
+        Some(number) if *number == ObjectType::MetaPack.number() => ObjectType::MetaPack,
+        _ => ObjectType::DataPack,
+    };
+    inner.keys.reader(kind, key, header, size)
+}

@@ -1,0 +1,11 @@
+//! Making backups.
+
+mod assembler;
+mod blocks;
+mod session;
+mod store;
+mod stream;
+mod tree;
+
+pub use self::session::{BackupOptions, BackupSession, Parent};
+pub use self::stream::StreamWriter;

@@ -1,0 +1,490 @@
+//! A backup in the making.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chunk::Gear;
+use crate::content::{
+    CatalogueEntries, CatalogueReader, Entry, EntryPath, EntrySorter, PageSource,
+};
+use crate::error::{Error, Result};
+use crate::format::layout::Place;
+use crate::id::BackupId;
+use crate::object::{ObjectType, name_of};
+use crate::progress::Event;
+use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems};
+use crate::repository::environment::Control;
+use crate::repository::handle::Repository;
+use crate::repository::view;
+use crate::repository::write::store::{ChunkStore, Pages, lock};
+use crate::repository::write::stream::{StreamWriter, queue_depth};
+use crate::repository::write::{blocks, stream, tree};
+use crate::session::{BackupBody, Closure, NewCommit, SessionWriter};
+use crate::source::{BlockSource, TreeSource};
+use crate::time::Timestamp;
+
+/// What a new backup is, and how it is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackupOptions {
+    /// What it protects.
+    pub kind: BackupKind,
+    /// The host that the data comes from. Empty by default; informational, at most 255 bytes.
+    pub host: String,
+    /// Tags; sorted and made unique.
+    pub tags: Vec<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// The backup that it is made relative to. [`Parent::Newest`] by default.
+    pub parent: Parent,
+    /// zstd level, -7 to 19; the repository's own (3 by default) where `None`.
+    pub compression_level: Option<i32>,
+    /// Threads, memory, progress, stopping.
+    pub control: Control,
+}
+
+/// Which backup a new one is made relative to: unchanged files and ranges are taken over from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// None: everything is read. What the repository has is still not stored twice.
+    None,
+    /// The newest backup of the same kind and host, if there is one.
+    Newest,
+    /// This one.
+    Backup(BackupId),
+}
+
+impl BackupOptions {
+    /// A backup of `kind` with defaults.
+    #[must_use]
+    pub fn new(kind: BackupKind) -> Self {
+        Self {
+            kind,
+            host: String::new(),
+            tags: Vec::new(),
+            labels: BTreeMap::new(),
+            parent: Parent::Newest,
+            compression_level: None,
+            control: Control::default(),
+        }
+    }
+
+    /// Sets the host.
+    #[must_use]
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn with_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the parent.
+    #[must_use]
+    pub fn with_parent(mut self, parent: Parent) -> Self {
+        self.parent = parent;
+        self
+    }
+
+    /// Sets the compression level.
+    #[must_use]
+    pub const fn with_compression_level(mut self, level: i32) -> Self {
+        self.compression_level = Some(level);
+        self
+    }
+
+    /// Sets threads, memory, progress, stopping.
+    #[must_use]
+    pub fn with_control(mut self, control: Control) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// What goes into the body stays far below its limit.
+    fn check(&mut self) -> Result<()> {
+        self.tags.sort();
+        self.tags.dedup();
+        let long = |what: &str, text: &str| {
+            if text.len() > 255 { Err(Error::invalid(what, "it is longer than 255 bytes")) } else { Ok(()) }
+        };
+        long("host", &self.host)?;
+        self.tags.iter().try_for_each(|tag| long("tag", tag))?;
+        for (name, value) in &self.labels {
+            long("label", name)?;
+            if value.len() > 4096 {
+                return Err(Error::invalid(format!("label {name}"), "its value is longer than 4096 bytes"));
+            }
+        }
+        if self.tags.len() > 1000 || self.labels.len() > 1000 {
+            return Err(Error::invalid("backup", "more than 1000 tags or labels"));
+        }
+        if let BackupKind::Other(label) = &self.kind {
+            label.parse::<BackupKind>()?;
+        }
+        Ok(())
+    }
+}
+
+/// A backup in the making. Nothing of it is visible before [`commit`](Self::commit); dropping it is
+/// [`abort`](Self::abort).
+///
+/// What a session that ended early uploaded is found and used by the next one.
+pub struct BackupSession {
+    repository: Repository,
+    writer: SessionWriter,
+    options: BackupOptions,
+    heads: Vec<BackupId>,
+    parent: Option<Backup>,
+    started: Timestamp,
+    names: BTreeSet<EntryPath>,
+    /// A failed operation may have left claims without chunks: nothing can be committed then.
+    failed: bool,
+    pub(crate) control: Control,
+    pub(crate) store: ChunkStore,
+    pub(crate) collected: Collected,
+}
+
+/// What entries and amounts the threads of a session collect.
+#[derive(Default)]
+pub(crate) struct Collected {
+    sorter: Mutex<Sorter>,
+    problems: Mutex<Problems>,
+    bytes_logical: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_unchanged: AtomicU64,
+}
+
+struct Sorter(EntrySorter);
+
+impl Default for Sorter {
+    fn default() -> Self {
+        Self(EntrySorter::new())
+    }
+}
+
+impl Collected {
+    pub(crate) fn insert(&self, entry: Entry) -> Result<()> {
+        self.bytes_logical.fetch_add(entry.size(), Ordering::Relaxed);
+        lock(&self.sorter)?.0.push(&entry)
+    }
+
+    pub(crate) fn problem(&self, control: &Control, name: &str, message: &str) {
+        control.event(&Event::Problem { name, message });
+        if let Ok(mut problems) = self.problems.lock() {
+            problems.record(name, message);
+        }
+    }
+
+    pub(crate) fn read_bytes(&self, count: u64) {
+        self.bytes_read.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unchanged_bytes(&self, count: u64) {
+        self.bytes_unchanged.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl BackupSession {
+    /// Opens a session (see [`Repository::begin`]).
+    pub(crate) fn begin(repository: &Repository, mut options: BackupOptions) -> Result<Self> {
+        options.check()?;
+        let inner = &repository.inner;
+        inner.check_writable()?;
+        let environment = &inner.environment;
+        let started = environment.now();
+        let control = options.control.clone();
+        let (writer, history) = SessionWriter::open(
+            &*inner.storage,
+            &inner.signers,
+            inner.config.single_writer,
+            &*environment.entropy,
+            started,
+        )?;
+        let view = view::for_writing(inner, &history, &control)?;
+        let backups = repository.backups_of(&history)?;
+        let parent = match &options.parent {
+            Parent::None => None,
+            Parent::Newest => {
+                backups.into_iter().rev().find(|backup| backup.kind == options.kind && backup.host == options.host)
+            }
+            Parent::Backup(id) => Some(
+                backups.into_iter().find(|backup| backup.id == *id).ok_or_else(|| Error::not_found("backup", id))?,
+            ),
+        };
+        let level = options.compression_level.unwrap_or(inner.config.compression_level);
+        inner.set_index(&view.index);
+        let store = ChunkStore::new(
+            std::sync::Arc::clone(inner),
+            writer.session,
+            level,
+            control.clone(),
+            view.index,
+            view.orphans,
+        );
+        store.worker()?;
+        Ok(Self {
+            repository: repository.clone(),
+            heads: history.heads(),
+            writer,
+            options,
+            parent,
+            started,
+            names: BTreeSet::new(),
+            failed: false,
+            control,
+            store,
+            collected: Collected::default(),
+        })
+    }
+
+    /// The backup that this one is made relative to.
+    #[must_use]
+    pub const fn parent(&self) -> Option<&Backup> {
+        self.parent.as_ref()
+    }
+
+    /// Backs up a stream as one entry, to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Source`] where the source fails: nothing of the entry is kept, and the session cannot
+    /// be committed without it being dealt with by the caller. [`Error::AlreadyExists`] for a path that
+    /// the backup has. [`Error::Storage`] and others of storing; the session is of no more use then.
+    pub fn add_stream(&mut self, path: EntryPath, source: &mut dyn io::Read) -> Result<Entry> {
+        self.reserve(&path)?;
+        let result = stream::add_stream(self, path, source);
+        self.note(result)
+    }
+
+    /// An entry whose bytes the caller pushes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] for a path that the backup has.
+    pub fn stream_writer(&mut self, path: EntryPath) -> Result<StreamWriter<'_>> {
+        self.reserve(&path)?;
+        StreamWriter::new(self, path)
+    }
+
+    /// Backs up a disk image or another block source as one entry.
+    ///
+    /// Ranges reported as [`Unchanged`](crate::extent::ExtentKind::Unchanged) are those of the entry of
+    /// the same path in the [parent](Self::parent), which must have the same length.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_stream`](Self::add_stream); [`Error::InvalidArgument`] where unchanged ranges are
+    /// reported and the parent has no such entry.
+    pub fn add_blocks(&mut self, path: EntryPath, source: &dyn BlockSource) -> Result<Entry> {
+        self.reserve(&path)?;
+        let result = blocks::add_blocks(self, path, source);
+        self.note(result)
+    }
+
+    /// Backs up a tree of files. What cannot be read is recorded, and the backup is incomplete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`] and others of storing; the session is of no more use then.
+    pub fn add_tree(&mut self, source: &mut dyn TreeSource) -> Result<()> {
+        let result = tree::add_tree(self, source);
+        self.note(result)
+    }
+
+    /// Records that something is missing: the backup is then incomplete.
+    pub fn record_problem(&mut self, name: &str, message: &str) {
+        self.collected.problem(&self.control, name, message);
+    }
+
+    /// Makes the backup visible, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] where two entries have the same path; [`Error::Conflict`] where a
+    /// collection took over meanwhile; [`Error::UnknownOutcome`] where the storage does not say whether
+    /// it took the commit; [`Error::Storage`]. No backup exists after any error but
+    /// [`Error::UnknownOutcome`].
+    pub fn commit(self) -> Result<Backup> {
+        if self.failed {
+            return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
+        }
+        self.control.cancel().check()?;
+        let inner = &self.repository.inner;
+        let sorter = std::mem::take(&mut *lock(&self.collected.sorter)?).0;
+        let entries = sorter.len();
+        let catalogue = {
+            let pages = Pages::new(&self.store)?;
+            sorter.finish(inner.chunk_keys.boundary(), &pages)?
+        };
+        let stored = self.store.finish()?;
+        let closure = Closure { packs: stored.packs };
+        let closure_object = closure.encode()?;
+        let closure_name = name_of(&closure_object);
+        self.store.put(&Place::Closure(closure_name).key(), closure_object.into())?;
+        let problems = std::mem::take(&mut *lock(&self.collected.problems)?);
+        let counters = &self.store.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let statistics = BackupStatistics {
+            entries,
+            bytes_logical: load(&self.collected.bytes_logical),
+            bytes_read: load(&self.collected.bytes_read),
+            bytes_unchanged: load(&self.collected.bytes_unchanged),
+            bytes_new: load(&counters.bytes_new),
+            bytes_stored: load(&counters.bytes_stored),
+            chunks: load(&counters.chunks),
+            chunks_new: load(&counters.chunks_new),
+        };
+        let finished = inner.environment.now();
+        let body = BackupBody {
+            kind: self.options.kind.name().to_owned(),
+            host: self.options.host.clone(),
+            tags: self.options.tags.clone(),
+            labels: self.options.labels.clone(),
+            started: self.started,
+            finished,
+            parent: self.parent.as_ref().map(|parent| parent.id),
+            catalogue,
+            amounts: statistics.to_amounts(),
+            problems: problems.first.iter().map(|p| (p.name.clone(), p.message.clone())).collect(),
+            problem_count: problems.count,
+        };
+        let padding = inner.config.padding;
+        let sealed = inner.keys.seal(ObjectType::Body, &self.writer.session, &[&body.encode()?], padding)?;
+        self.store.put(&Place::Body(sealed.name).key(), sealed.bytes)?;
+        self.control.cancel().check()?;
+        let commit = NewCommit {
+            repository: inner.config.repository,
+            session: self.writer.session,
+            generation: self.writer.generation,
+            body: sealed.name,
+            indexes: stored.indexes,
+            closure: closure_name,
+            closure_packs: crate::length::to_u64(closure.packs.len()),
+            closure_bytes: closure.bytes(),
+            config: inner.config_hash,
+            heads: self.heads.clone(),
+            time: finished,
+        };
+        let id = self.writer.commit(&*inner.storage, &inner.signers, &commit, &inner.writer_key)?;
+        inner.forget_view();
+        Backup::from_body(id, body)
+    }
+
+    /// Ends the session without a backup. What it stored is used by later sessions, or collected.
+    pub fn abort(self) {
+        drop(self);
+    }
+
+    pub(crate) fn gear(&self) -> Result<Gear> {
+        self.repository.inner.gear()
+    }
+
+    pub(crate) fn fixed_chunk_size(&self) -> u32 {
+        self.repository.inner.config.chunking.fixed_size
+    }
+
+    pub(crate) fn queue_depth(&self) -> usize {
+        let largest = self.repository.inner.config.chunking.stream_max;
+        queue_depth(self.control.threads(), self.control.byte_budget(), largest)
+    }
+
+    pub(crate) fn insert(&self, entry: Entry) -> Result<()> {
+        self.collected.insert(entry)
+    }
+
+    pub(crate) fn read_bytes(&self, count: u64) {
+        self.collected.read_bytes(count);
+    }
+
+    pub(crate) fn unchanged_bytes(&self, count: u64) {
+        self.collected.unchanged_bytes(count);
+    }
+
+    pub(crate) fn parent_pages(&self) -> &dyn PageSource {
+        &*self.repository.inner
+    }
+
+    pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {
+        match &self.parent {
+            Some(parent) => CatalogueReader::new(parent.catalogue, self.parent_pages()).get(path),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn parent_entries(&self, from: &EntryPath) -> Option<CatalogueEntries<'_>> {
+        let parent = self.parent.as_ref()?;
+        Some(CatalogueReader::new(parent.catalogue, self.parent_pages()).entries(Some(from)))
+    }
+
+    fn reserve(&mut self, path: &EntryPath) -> Result<()> {
+        if self.failed {
+            return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
+        }
+        if self.names.insert(path.clone()) { Ok(()) } else { Err(Error::AlreadyExists { what: "entry", name: path.to_string() }) }
+    }
+
+    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.failed |= result.is_err();
+        result
+    }
+}
+
+impl std::fmt::Debug for BackupSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackupSession").field("session", &self.writer.session).finish_non_exhaustive()
+    }
+}
+
+impl BackupStatistics {
+    /// In the order of `docs/format.md`, "Backup body".
+    const fn to_amounts(self) -> [u64; 8] {
+        [
+            self.entries,
+            self.bytes_logical,
+            self.bytes_read,
+            self.bytes_unchanged,
+            self.bytes_new,
+            self.bytes_stored,
+            self.chunks,
+            self.chunks_new,
+        ]
+    }
+
+    const fn from_amounts(amounts: [u64; 8]) -> Self {
+        let [entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new] =
+            amounts;
+        Self { entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new }
+    }
+}
+
+impl Backup {
+    pub(crate) fn from_body(id: BackupId, body: BackupBody) -> Result<Self> {
+        Ok(Self {
+            id,
+            kind: body.kind.parse().map_err(|_| Error::damaged("backup body", id, "its kind is not valid"))?,
+            host: body.host,
+            tags: body.tags,
+            labels: body.labels,
+            started: body.started,
+            finished: body.finished,
+            parent: body.parent,
+            statistics: BackupStatistics::from_amounts(body.amounts),
+            problems: body.problems.into_iter().map(|(name, message)| Problem { name, message }).collect(),
+            problem_count: body.problem_count,
+            catalogue: body.catalogue,
+        })
+    }
+}

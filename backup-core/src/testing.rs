@@ -1,0 +1,152 @@
+//! What the published test vectors need of the inside (`tests/vectors`). Not an interface: it changes
+//! whenever the inside does.
+
+use crate::crypto::{AeadProvider, AesGcm, Argon2Parameters, SigningKey};
+use crate::entropy::Entropy;
+use crate::error::{Error, Result};
+use crate::format::config::{Config, Padding};
+use crate::format::keyring::Keyring;
+use crate::format::slot::{Derivation, Slot};
+use crate::id::{Digest, ObjectName, RepositoryId, SessionId, SlotId};
+use crate::keys::{ContentKeys, Credential, KeyringKey, seal_keyring, wrap};
+use crate::object::{GenerationKeys, ObjectKeys, ObjectType, Sealer};
+use crate::secret::Secret;
+
+/// Every key that is derived from a root key and the dedup key, by name.
+///
+/// # Errors
+///
+/// None that is expected.
+pub fn derived_keys(
+    repository: RepositoryId,
+    generation: u32,
+    root: &[u8; 32],
+    dedup: &[u8; 32],
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let of_root = GenerationKeys::derive(repository, generation, &Secret::copy_of(root))?;
+    let dedup = Secret::copy_of(dedup);
+    let of_dedup = ContentKeys::derive(&dedup)?;
+    Ok(vec![
+        ("type_data_pack", of_root.data_pack.expose().to_vec()),
+        ("type_meta_pack", of_root.meta_pack.expose().to_vec()),
+        ("type_body", of_root.body.expose().to_vec()),
+        ("hedge", of_root.hedge.expose().to_vec()),
+        ("index", ObjectKeys::index_key(&dedup)?.expose().to_vec()),
+        ("chunk_id_data", of_dedup.data_id_key().to_vec()),
+        ("chunk_id_meta", of_dedup.meta_id_key().to_vec()),
+        ("content_page", of_dedup.page_boundary().to_vec()),
+        ("chunker_gear", of_dedup.gear().to_vec()),
+    ])
+}
+
+/// What an object of the vectors is sealed with.
+#[derive(Debug)]
+pub struct ObjectVector<'a> {
+    /// The number of the type.
+    pub kind: u8,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The generation in the header.
+    pub generation: u32,
+    /// The session in the header.
+    pub session: SessionId,
+    /// The key of all objects of the type.
+    pub key: &'a [u8; 32],
+    /// The hedge key.
+    pub hedge: &'a [u8; 32],
+    /// Padmé, or whole frames only.
+    pub padme: bool,
+}
+
+impl ObjectVector<'_> {
+    /// The object's name and bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for an unknown type.
+    pub fn seal(
+        &self,
+        provider: &dyn AeadProvider,
+        entropy: &dyn Entropy,
+        body: &[u8],
+    ) -> Result<(ObjectName, Vec<u8>)> {
+        let kind = ObjectType::ALL.into_iter().find(|kind| kind.number() == self.kind);
+        let sealer = Sealer {
+            provider,
+            entropy,
+            repository: self.repository,
+            kind: kind.ok_or_else(|| Error::invalid("type", "unknown"))?,
+            generation: self.generation,
+            session: self.session,
+            key: self.key,
+            hedge: self.hedge,
+            padding: if self.padme { Padding::Padme } else { Padding::Frames },
+        };
+        sealer.seal(&[body]).map(|sealed| (sealed.name, sealed.bytes.to_vec()))
+    }
+}
+
+/// A key slot with the given id and salt.
+///
+/// # Errors
+///
+/// Those of making a slot.
+pub fn slot(
+    repository: RepositoryId,
+    id: SlotId,
+    credential: Credential<'_>,
+    parameters: Argon2Parameters,
+    salt: [u8; 32],
+    label: &str,
+    keyring_key: &[u8; 32],
+) -> Result<Vec<u8>> {
+    let Argon2Parameters { memory_kib, iterations, parallelism } = parameters;
+    let derivation = match credential {
+        Credential::Password { .. } => Derivation::Argon2id { memory_kib, iterations, parallelism, salt },
+        Credential::RecoveryKey(_) => Derivation::Raw,
+    };
+    let slot = Slot { repository, id, derivation, label: label.to_owned(), commitment: [0; 32], wrapped: [0; 48] };
+    Ok(wrap(slot, credential, &AesGcm, &KeyringKey::from_bytes(keyring_key))?.encode()?.to_vec())
+}
+
+/// The bytes of a `config` with default parameters.
+///
+/// # Errors
+///
+/// None that is expected.
+pub fn config(repository: RepositoryId, writer_key: [u8; 32], maintenance_key: [u8; 32]) -> Result<Vec<u8>> {
+    Config::new(repository, writer_key, maintenance_key).encode()
+}
+
+/// Body and sealed object of a keyring with the given secrets.
+///
+/// # Errors
+///
+/// Those of sealing.
+pub fn keyring(
+    entropy: &dyn Entropy,
+    repository: RepositoryId,
+    keyring_key: &[u8; 32],
+    number: u32,
+    roots: &[(u32, [u8; 32])],
+    [dedup, writer, maintenance]: [&[u8; 32]; 3],
+    config_hash: Digest,
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let keyring = Keyring {
+        number,
+        generations: roots.iter().map(|(generation, root)| (*generation, Secret::copy_of(root))).collect(),
+        dedup: Secret::copy_of(dedup),
+        writer: Secret::copy_of(writer),
+        maintenance: Secret::copy_of(maintenance),
+        config_hash,
+    };
+    let object = seal_keyring(&AesGcm, entropy, repository, &KeyringKey::from_bytes(keyring_key), &keyring)?;
+    Ok((keyring.encode()?.to_vec(), object.to_vec()))
+}
+
+/// Public key and signature.
+#[must_use]
+pub fn signature(seed: &[u8; 32], label: &str, message: &[u8]) -> ([u8; 32], [u8; 64]) {
+    let key = SigningKey::from_seed(seed);
+    (*key.verifying_key().as_bytes(), key.sign(label, message))
+}
