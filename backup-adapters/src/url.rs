@@ -1,0 +1,154 @@
+//! Storages by their address.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_core::storage::Storage;
+use backup_core::{Error, Result};
+
+use crate::local::LocalStorage;
+
+/// The schemes that [`open_url`] and [`create_url`] know.
+pub const SCHEMES: &[&str] = &["file"];
+
+/// Opens the storage at `url`: a plain path, or `file:///absolute/path` with percent-encoding.
+///
+/// # Errors
+///
+/// [`Error::InvalidArgument`] for addresses that cannot be understood and
+/// [`Error::Unsupported`] for schemes that are not known; neither shows user names, passwords or
+/// queries of the address. Otherwise as [`LocalStorage::open`].
+pub fn open_url(url: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::new(LocalStorage::open(local_path(url)?)?))
+}
+
+/// As [`open_url`], but creates what can be created: for a local path its directory.
+///
+/// # Errors
+///
+/// As [`open_url`] and [`LocalStorage::create`].
+pub fn create_url(url: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::new(LocalStorage::create(local_path(url)?)?))
+}
+
+/// `url` as it may be shown: without user name, password, query and fragment.
+#[must_use]
+pub fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = split_scheme(url) else { return url.to_owned() };
+    let (authority, path) = match rest.find(['/', '?', '#']) {
+        Some(end) => rest.split_at(end),
+        None => (rest, ""),
+    };
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    // A password may hold an unencoded @ or /: everything up to the last @ is left out.
+    match (path.rsplit_once('@'), authority.rsplit_once('@')) {
+        (Some((_, rest)), _) => format!("{scheme}://...@{rest}"),
+        (None, Some((_, host))) => format!("{scheme}://...@{host}{path}"),
+        (None, None) => format!("{scheme}://{authority}{path}"),
+    }
+}
+
+fn local_path(url: &str) -> Result<PathBuf> {
+    let Some((scheme, rest)) = split_scheme(url) else {
+        if url.is_empty() {
+            return Err(Error::InvalidArgument { what: "storage address".into(), reason: "it is empty".into() });
+        }
+        return Ok(PathBuf::from(url));
+    };
+    if !scheme.eq_ignore_ascii_case("file") {
+        let known = SCHEMES.join("://, ");
+        return Err(Error::Unsupported {
+            what: "storage address",
+            name: format!("{} (known: plain paths, {known}://)", redacted(url)),
+        });
+    }
+    let invalid = |reason: &str| Error::InvalidArgument {
+        what: format!("storage address {:?}", redacted(url)),
+        reason: reason.into(),
+    };
+    let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err(invalid("a file address has three slashes and an absolute path: file:///path"));
+    }
+    if path.contains(['?', '#']) {
+        return Err(invalid("? and # in a file address are written %3F and %23"));
+    }
+    let bytes = percent_decoded(path).ok_or_else(|| invalid("a % is not followed by two hexadecimal digits"))?;
+    if bytes.contains(&0) {
+        return Err(invalid("the path contains NUL"));
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// The scheme and what follows `://`; `None` for plain paths.
+fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    is_scheme.then_some((scheme, rest))
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.as_bytes().split(|byte| *byte == b'%');
+    let mut out = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let [high, low] = digits else { return None };
+        out.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
+        out.extend_from_slice(rest);
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    fn path(url: &str) -> Vec<u8> {
+        local_path(url).unwrap().as_os_str().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn paths_and_file_addresses() {
+        assert_eq!(path("/a/b"), b"/a/b");
+        assert_eq!(path("a b%20?#"), b"a b%20?#", "plain paths are taken as they are");
+        assert_eq!(path("./x:y"), b"./x:y");
+        assert_eq!(path("file:///a/b%20c%c3%A4%ff"), b"/a/b c\xc3\xa4\xff");
+        assert_eq!(path("FILE://localhost/a"), b"/a");
+        for bad in
+            ["", "file://a/b", "file://", "file:///a%2", "file:///a%zz", "file:///a%+1", "file:///a?b", "file:///%00"]
+        {
+            assert!(matches!(local_path(bad), Err(Error::InvalidArgument { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_schemes_are_named_without_their_secrets() {
+        for url in [
+            "s3://key:hunter2@bucket/path?token=hunter2#hunter2",
+            "s3://hunter2@bucket",
+            "s3://bucket/path?hunter2",
+            "s3://bucket?hunter2",
+            "s3://user:hun/hunter2@bucket/path",
+        ] {
+            let Err(error) = open_url(url) else { panic!("{url} was opened") };
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("bucket") && text.contains("s3") && text.contains("file://"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn opens_only_what_exists_and_creates_the_rest() {
+        let base = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/a%20b", base.path().display());
+        assert!(matches!(open_url(&url), Err(Error::NotFound { .. })));
+        create_url(&url).unwrap();
+        assert!(open_url(&url).is_ok() && base.path().join("a b").is_dir());
+    }
+}

@@ -1,0 +1,75 @@
+//! What several test programs need of the machine.
+#![allow(dead_code, reason = "every test program uses a part of it")]
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Says that a test could not be run here. In continuous integration that is a failure.
+pub(crate) fn skip(why: &str) {
+    eprintln!("\n*** SKIPPED: {why} ***\n");
+    assert!(std::env::var_os("CI").is_none(), "a test was skipped: {why}");
+}
+
+/// Whether the tests run as root, whom permissions do not stop.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs the test `name` of this program again as a user whom permissions stop. The test must return
+/// at once when [`is_root`].
+pub(crate) fn run_as_nobody(name: &str) {
+    let again = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("TMPDIR", "/tmp")
+        .uid(65534)
+        .gid(65534)
+        .output();
+    match again {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        Err(error) => skip(&format!("this program cannot be run as another user: {error}")),
+    }
+}
+
+fn as_root(program: &str) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    command
+}
+
+/// A small file system in memory, unmounted when dropped.
+pub(crate) struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None`, loudly, where this process may not mount.
+    pub(crate) fn mount(options: &str) -> Option<Self> {
+        let point = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(point.path()).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(point));
+        }
+        skip("mounting a tmpfs needs root");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn remount(&self, options: &str) {
+        let status = as_root("mount").args(["-o", &format!("remount,{options}")]).arg(self.path()).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = as_root("umount").arg("-l").arg(self.path()).status();
+    }
+}
