@@ -13,11 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use backup_core::progress::CancelToken;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
 /// How much of the end of a command's error output is kept.
 const STDERR_KEPT: usize = 4096;
 
 /// How long the error output may stay open after a command's end.
 const STDERR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a cancellation may go unnoticed while a command says nothing.
+const CANCEL_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The standard output of a command, as [`Read`].
 ///
@@ -27,6 +34,7 @@ const STDERR_PATIENCE: Duration = Duration::from_secs(2);
 pub struct CommandSource {
     running: Running,
     output: Option<ChildStdout>,
+    cancel: Option<CancelToken>,
 }
 
 impl CommandSource {
@@ -39,7 +47,7 @@ impl CommandSource {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut running = Running::spawn(command)?;
         let output = running.child.stdout.take();
-        Ok(Self { running, output })
+        Ok(Self { running, output, cancel: None })
     }
 
     /// Starts the program `arguments[0]` with the other arguments.
@@ -50,10 +58,34 @@ impl CommandSource {
     pub fn new(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<Self> {
         Self::spawn(from_arguments(arguments)?)
     }
+
+    /// Reads fail once `cancel` is used, also those that wait for a silent command.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
+    /// Waits until there is something to read, or for a cancellation.
+    fn wait_for_output(&self) -> io::Result<()> {
+        let (Some(output), Some(cancel)) = (&self.output, &self.cancel) else { return Ok(()) };
+        loop {
+            if cancel.is_cancelled() {
+                // Not `Interrupted`: readers take that as "try again".
+                return Err(io::Error::other(format!("command {} was cancelled", self.running.program)));
+            }
+            match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&CANCEL_PATIENCE)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 impl Read for CommandSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait_for_output()?;
         if let Some(output) = &mut self.output {
             match output.read(buffer)? {
                 0 if !buffer.is_empty() => self.output = None,
@@ -316,6 +348,16 @@ mod tests {
         let script = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo END >&2; exit 1";
         let error = output(script).unwrap_err().to_string();
         assert!(error.ends_with("xEND") && error.len() < STDERR_KEPT + 100, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn a_silent_command_is_cancelled() {
+        let cancel = CancelToken::new();
+        let mut source = CommandSource::new(shell("printf 1; exec sleep 1000")).unwrap().with_cancel(cancel.clone());
+        source.read_exact(&mut [0]).unwrap();
+        cancel.cancel();
+        let error = source.read(&mut [0]).unwrap_err();
+        assert!(error.to_string().contains("cancelled"), "{error}");
     }
 
     #[test]
