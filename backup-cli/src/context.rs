@@ -29,15 +29,6 @@ impl<'a> Context<'a> {
         Self { global, output, cancel }
     }
 
-    /// Clock, randomness and cipher.
-    #[allow(clippy::unused_self, reason = "options may choose among providers")]
-    pub(crate) fn environment(&self) -> Environment {
-        let environment = Environment::new(Arc::new(OsClock), Arc::new(OsEntropy));
-        #[cfg(feature = "aws-lc-rs")]
-        let environment = environment.with_aead(Arc::new(backup_core::crypto::AwsLcRs));
-        environment
-    }
-
     /// The place of a repository that will be created.
     pub(crate) fn new_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
         let url = self.url()?;
@@ -55,7 +46,7 @@ impl<'a> Context<'a> {
             Some(url) => open_url(url)?,
             None => Arc::new(LocalStorage::open(Path::new(url))?),
         };
-        Ok(LockedRepository::open(storage, self.environment())?)
+        Ok(LockedRepository::open(storage, environment())?)
     }
 
     /// The repository, opened. That there is one is known before anybody is asked for a password.
@@ -77,10 +68,7 @@ impl<'a> Context<'a> {
             Some(threads) => usize::from(threads),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        Control::default()
-            .with_threads(threads)
-            .with_observer(progress.observer())
-            .with_cancel(self.cancel.clone())
+        Control::default().with_threads(threads).with_observer(progress.observer()).with_cancel(self.cancel.clone())
     }
 
     fn url(&self) -> Result<&OsStr, Failure> {
@@ -89,6 +77,14 @@ impl<'a> Context<'a> {
             _ => Err(Failure::usage("no repository given: use --repo or BACKUP_REPO")),
         }
     }
+}
+
+/// Clock, randomness and cipher.
+pub(crate) fn environment() -> Environment {
+    let environment = Environment::new(Arc::new(OsClock), Arc::new(OsEntropy));
+    #[cfg(feature = "aws-lc-rs")]
+    let environment = environment.with_aead(Arc::new(backup_core::crypto::AwsLcRs));
+    environment
 }
 
 /// Which files of a directory are meant, as the walk takes it.

@@ -157,10 +157,7 @@ mod tests {
         assert_eq!(Failure::from(damaged).exit(), Exit::Damaged);
         assert_eq!(Failure::from(Error::WrongPassword).exit(), Exit::WrongPassword);
         assert_eq!(Failure::from(Error::Cancelled).exit(), Exit::Interrupted);
-        assert_eq!(
-            Failure::from(Error::InvalidArgument { what: "x".into(), reason: "y".into() }).exit(),
-            Exit::Usage
-        );
+        assert_eq!(Failure::from(Error::InvalidArgument { what: "x".into(), reason: "y".into() }).exit(), Exit::Usage);
         assert_eq!(Failure::from(Error::NotFound { what: "backup", name: "x".into() }).exit(), Exit::Failure);
         assert_eq!(Failure::usage("x").exit(), Exit::Usage);
         assert_eq!(Failure::io("x", missing()).exit(), Exit::Failure);

@@ -5,7 +5,7 @@ pub(crate) mod progress;
 pub(crate) mod text;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -94,7 +94,7 @@ impl Output {
     }
 
     fn line(&self, line: &str) {
-        let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing can be said when standard error is gone.
         let print = || drop(writeln!(io::stderr(), "{line}"));
         match &*bar {
@@ -104,6 +104,6 @@ impl Output {
     }
 
     fn set_bar(&self, bar: Option<ProgressBar>) {
-        *self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = bar;
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
     }
 }

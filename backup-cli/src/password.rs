@@ -156,7 +156,9 @@ impl Source {
                 let failed = |error| Failure::io(format!("cannot read the password from descriptor {number}"), error);
                 let bytes = match number {
                     0 => read_limited(io::stdin(), PASSWORD_LIMIT),
-                    number => File::open(format!("/dev/fd/{number}")).and_then(|file| read_limited(file, PASSWORD_LIMIT)),
+                    number => {
+                        File::open(format!("/dev/fd/{number}")).and_then(|file| read_limited(file, PASSWORD_LIMIT))
+                    }
                 };
                 bytes.map(password).map_err(failed)
             }
@@ -236,14 +238,10 @@ fn prompt(new: bool) -> Result<Password, Failure> {
 
 /// A warning only: the file may be on a medium without permissions.
 fn warn_if_readable_by_others(path: &Path, what: &str, output: &Output) {
-    if let Ok(metadata) = std::fs::metadata(path) {
-        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-            output.warning(&format!(
-                "{what} {} can be used by others (mode {:03o})",
-                path.display(),
-                metadata.mode() & 0o777
-            ));
-        }
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let mode = metadata.mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        output.warning(&format!("{what} {} can be used by others (mode {mode:03o})", path.display()));
     }
 }
 

@@ -65,30 +65,19 @@ pub(crate) fn entry_path(text: &OsStr) -> Result<EntryPath, Failure> {
     Ok(EntryPath::new(bytes)?)
 }
 
-/// A change map: a JSON list of `[offset, length]`, as ascending ranges without overlaps.
+/// A change map: a JSON list of `[offset, length]`.
 #[derive(Debug)]
 pub(crate) struct ChangeMap(pub(crate) Vec<Range<u64>>);
 
 impl<'de> Deserialize<'de> for ChangeMap {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut ranges = Vec::<(u64, u64)>::deserialize(deserializer)?
-            .into_iter()
-            .filter(|(_, length)| *length > 0)
-            .map(|(offset, length)| {
-                let end = offset.checked_add(length);
-                end.map(|end| offset..end)
-                    .ok_or_else(|| D::Error::custom(format!("range [{offset}, {length}] ends beyond 2^64")))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        ranges.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        Ok(Self(merged))
+        let ranges = Vec::<(u64, u64)>::deserialize(deserializer)?;
+        let ranges = ranges.into_iter().map(|(offset, length)| {
+            let end = offset.checked_add(length);
+            end.map(|end| offset..end)
+                .ok_or_else(|| D::Error::custom(format!("range [{offset}, {length}] ends beyond 2^64")))
+        });
+        ranges.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -120,9 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn change_maps_are_sorted_and_merged() {
-        let map: ChangeMap = serde_json::from_str("[[10,5],[0,4],[15,1],[2,4],[30,0]]").unwrap();
-        assert_eq!(map.0, [0..6, 10..16]);
+    fn change_maps_are_lists_of_offset_and_length() {
+        let map: ChangeMap = serde_json::from_str("[[10,5],[0,4]]").unwrap();
+        assert_eq!(map.0, [10..15, 0..4]);
+        assert!(serde_json::from_str::<ChangeMap>("[]").unwrap().0.is_empty());
         for bad in ["{}", "[[1]]", "[[1,2,3]]", "[[-1,2]]", "[[18446744073709551615,1]]", "[1,2]"] {
             assert!(serde_json::from_str::<ChangeMap>(bad).is_err(), "{bad}");
         }

@@ -1,6 +1,7 @@
 //! `backup create`
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -97,16 +98,18 @@ struct Image<'a> {
 
 fn images(arguments: &Create) -> Result<Vec<Image<'_>>, Failure> {
     let count = arguments.image.len();
-    for (option, given) in [("--as", arguments.image_name.len()), ("--changed-ranges", arguments.changed_ranges.len())] {
+    for (option, given) in [("--as", arguments.image_name.len()), ("--changed-ranges", arguments.changed_ranges.len())]
+    {
         if given != 0 && given != count {
             return Err(Failure::usage(format!("{option} is given {given} times for {count} images")));
         }
     }
     let mut images: Vec<Image<'_>> = Vec::with_capacity(count);
     for (position, path) in arguments.image.iter().enumerate() {
-        let name = match (arguments.image_name.get(position), path.file_name()) {
-            (Some(name), _) | (None, Some(name)) => entry_path(name)?,
-            (None, None) => return Err(Failure::usage(format!("{} has no name: give one with --as", path.display()))),
+        let given = arguments.image_name.get(position).map(OsString::as_os_str);
+        let name = match given.or(path.file_name()) {
+            Some(name) => entry_path(name)?,
+            None => return Err(Failure::usage(format!("{} has no name: give one with --as", path.display()))),
         };
         if images.iter().any(|image| image.name == name) {
             return Err(Failure::usage(format!("two images are called {name}: name them with --as")));
@@ -124,9 +127,10 @@ fn read_changes(path: &Path) -> Result<ChangeMap, Failure> {
 }
 
 fn add_image(image: &Image<'_>, session: &mut BackupSession) -> Result<(), Failure> {
-    let mut source = ImageSource::open(image.path)?;
+    let failed = |source| Error::Source { name: image.path.display().to_string(), source };
+    let mut source = ImageSource::open(image.path).map_err(failed)?;
     if let Some(changes) = &image.changes {
-        source = source.with_changes(changes.0.clone())?;
+        source = source.with_changes(changes.0.iter().cloned());
     }
     session.add_blocks(image.name.clone(), &source)?;
     Ok(())

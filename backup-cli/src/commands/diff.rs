@@ -15,7 +15,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Diff) -> Result<Exit, Failu
     if context.output.is_json() {
         context.output.json(&json!({"old": old.id, "new": new.id, "differences": differences}))?;
     } else {
-        context.output.text(|out| differences.iter().try_for_each(|difference| writeln!(out, "{}", line(difference))))?;
+        context
+            .output
+            .text(|out| differences.iter().try_for_each(|difference| writeln!(out, "{}", line(difference))))?;
     }
     Ok(Exit::Fine)
 }

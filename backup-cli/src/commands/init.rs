@@ -5,7 +5,7 @@ use backup_core::repository::{InitOptions, Repository};
 use serde_json::json;
 
 use crate::arguments::{Derivation, Init};
-use crate::context::Context;
+use crate::context::{Context, environment};
 use crate::exit::{Exit, Failure};
 use crate::password::Unlock;
 
@@ -13,7 +13,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Init) -> Result<Exit, Failu
     let options = options(arguments)?;
     let storage = context.new_storage()?;
     let unlock = Unlock::initial(context.global, context.output)?;
-    let repository = Repository::init(storage, &unlock.credential(), &options, context.environment())?;
+    let repository = Repository::init(storage, &unlock.credential(), &options, environment())?;
     let id = repository.id();
     if context.output.is_json() {
         context.output.json(&json!({"repository": id}))?;

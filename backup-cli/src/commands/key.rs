@@ -88,13 +88,15 @@ fn rotate(context: &Context<'_>) -> Result<(), Failure> {
 fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(), Failure> {
     let repository = context.repository()?;
     // The file comes first: a recovery key that cannot be written down must not exist.
-    let file = to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
+    let file =
+        to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
     let file = file.transpose()?;
     let (slot, key) = repository.add_recovery_key(label)?;
     let shown = key.to_text()?;
     match file {
         Some((path, mut file)) => {
-            let written = file.write_all(shown.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+            let written =
+                file.write_all(shown.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
             if let Err(error) = written {
                 repository.remove_slot(&slot)?;
                 return Err(cannot_write(path, error));

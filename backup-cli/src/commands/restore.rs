@@ -1,13 +1,18 @@
 //! `backup restore`
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use backup_adapters::{CommandSink, FileSink, FileTreeSink, FileTreeSinkOptions};
+use backup_adapters::tree::{OverwritePolicy, SinkOptions};
+use backup_adapters::{CommandSink, FileSink, FileTreeSink};
 use backup_core::Error;
 use backup_core::content::{Entry, EntryKind, EntryPath};
 use backup_core::repository::{Backup, Control, Repository, RestoreReport, Selection};
+use backup_core::source::BlockSink;
 use serde_json::json;
 
 use crate::arguments::Restore;
@@ -25,8 +30,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
     }
     let repository = context.repository()?;
     let backup = repository.find_backup(&arguments.backup)?;
-    let entries =
-        paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, Error>>()?;
+    let entries = paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, Error>>()?;
     let progress = Progress::start(context.output, "restoring");
     let restore = Restoration {
         repository: &repository,
@@ -101,18 +105,21 @@ impl Restoration<'_> {
 
     fn to_directory(&self, paths: &[EntryPath], target: &Path) -> Result<Done, Failure> {
         let selection = if paths.is_empty() { Selection::all() } else { Selection::within(paths.to_vec()) };
-        let mut options = FileTreeSinkOptions::default();
-        options.overwrite = self.arguments.overwrite;
-        let sink = FileTreeSink::new(target, options)?;
+        let sink = FileTreeSink::new(target, SinkOptions::default().with_overwrite(self.policy()))?;
         let report = self.repository.restore_tree(self.backup, &selection, &sink, &self.control)?;
         Ok(Done { bytes: report.bytes, entries: report.entries, report: Some(report) })
     }
 
     fn to_file(&self, entry: &Entry, target: &Path) -> Result<Done, Failure> {
-        let sink = FileSink::create(target, self.arguments.overwrite)?;
+        let failed = |source| Error::Sink { name: target.display().to_string(), source };
+        if takes_a_stream(target) {
+            let mut out = OpenOptions::new().write(true).open(target).map_err(failed)?;
+            return Ok(Done::one(self.stream(entry, &mut out)?));
+        }
+        let sink = FileSink::create(target, self.policy()).map_err(failed)?;
         if self.arguments.range.is_some() {
-            let bytes = self.stream(entry, &mut sink.writer())?;
-            sink.commit(bytes)?;
+            let bytes = self.stream(entry, &mut Sequential { sink: &sink, offset: 0 })?;
+            sink.finish(bytes).map_err(failed)?;
             return Ok(Done::one(bytes));
         }
         self.repository.restore_blocks(entry, &sink, &self.control)?;
@@ -138,11 +145,41 @@ impl Restoration<'_> {
         Ok(Done::one(bytes))
     }
 
-    fn stream(&self, entry: &Entry, out: &mut dyn std::io::Write) -> Result<u64, Error> {
+    fn policy(&self) -> OverwritePolicy {
+        if self.arguments.overwrite { OverwritePolicy::Overwrite } else { OverwritePolicy::Refuse }
+    }
+
+    fn stream(&self, entry: &Entry, out: &mut dyn Write) -> Result<u64, Error> {
         match &self.arguments.range {
             Some(range) => self.repository.restore_range(entry, range.0.clone(), out, &self.control),
             None => self.repository.restore_stream(entry, out, &self.control),
         }
+    }
+}
+
+/// A pipe or a device such as a tape: written from the beginning to the end, never replaced.
+fn takes_a_stream(target: &Path) -> bool {
+    std::fs::metadata(target).is_ok_and(|metadata| {
+        let kind = metadata.file_type();
+        kind.is_fifo() || kind.is_char_device()
+    })
+}
+
+/// A file that is written in order.
+struct Sequential<'a> {
+    sink: &'a FileSink,
+    offset: u64,
+}
+
+impl Write for Sequential<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.sink.write_at(self.offset, data)?;
+        self.offset += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -152,13 +189,7 @@ fn names_directory(target: &Path) -> bool {
     target.as_os_str().as_bytes().ends_with(b"/") || target.is_dir()
 }
 
-fn show(
-    context: &Context<'_>,
-    backup: &Backup,
-    arguments: &Restore,
-    done: &Done,
-    seconds: f64,
-) -> Result<(), Failure> {
+fn show(context: &Context<'_>, backup: &Backup, arguments: &Restore, done: &Done, seconds: f64) -> Result<(), Failure> {
     let complete = done.report.as_ref().is_none_or(RestoreReport::is_complete);
     let owns_stdout = arguments.to.as_ref().is_some_and(|to| to.as_os_str() == "-");
     if context.output.is_json() {
@@ -174,11 +205,7 @@ fn show(
             "seconds": seconds,
             "complete": complete,
         })));
-        return if owns_stdout {
-            context.output.json_beside_content(&result)
-        } else {
-            context.output.json(&result)
-        };
+        return if owns_stdout { context.output.json_beside_content(&result) } else { context.output.json(&result) };
     }
     if context.output.has_summaries() && !owns_stdout {
         context.output.text(|out| {

@@ -36,8 +36,8 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Show) -> Result<Exit, Failu
             None => written.map(|()| Exit::Fine),
         };
     }
-    let only_entries = arguments.entry.is_some();
-    if !only_entries && !(context.global.quiet && entries.is_some()) {
+    let only_entries = arguments.entry.is_some() || (context.global.quiet && !arguments.summary);
+    if !only_entries {
         context.output.text(|out| details(out, &backup))?;
     }
     if let Some(entries) = entries {
@@ -111,10 +111,7 @@ fn details(out: &mut dyn Write, backup: &Backup) -> io::Result<()> {
             text::size(statistics.bytes_unchanged)
         ),
     )?;
-    line(
-        "new",
-        format!("{} (stored as {})", text::size(statistics.bytes_new), text::size(statistics.bytes_stored)),
-    )?;
+    line("new", format!("{} (stored as {})", text::size(statistics.bytes_new), text::size(statistics.bytes_stored)))?;
     if !backup.is_complete() {
         line("incomplete", text::count(backup.problem_count, "problem", "problems"))?;
         for problem in &backup.problems {

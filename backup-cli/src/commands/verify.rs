@@ -36,11 +36,8 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Fai
             Some(level) => Some(verify(context, arguments, level, &repository)?),
             None => None,
         };
-        let comparison = if arguments.compare.is_empty() {
-            None
-        } else {
-            Some(compare::run(context, arguments, &repository)?)
-        };
+        let comparison =
+            if arguments.compare.is_empty() { None } else { Some(compare::run(context, arguments, &repository)?) };
         (report, comparison)
     } else {
         let locked = context.locked()?;
@@ -60,8 +57,11 @@ fn verify(
     level: Level,
     repository: &Repository,
 ) -> Result<VerifyReport, Failure> {
-    let backups =
-        arguments.backup.iter().map(|name| Ok(repository.find_backup(name)?.id)).collect::<Result<Vec<_>, Failure>>()?;
+    let backups = arguments
+        .backup
+        .iter()
+        .map(|name| Ok(repository.find_backup(name)?.id))
+        .collect::<Result<Vec<_>, Failure>>()?;
     let options = options(arguments, level, backups)?;
     let mut ledger: Option<VerificationLedger> = arguments.ledger.as_deref().map(ledger::read).transpose()?;
     let progress = Progress::start(context.output, "verifying");

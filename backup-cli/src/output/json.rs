@@ -88,7 +88,20 @@ mod tests {
         let keys: Vec<&str> = view.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
             keys,
-            ["digest", "gid", "group", "hard_link", "inconsistent", "kind", "mode", "modified", "path", "size", "uid", "user"]
+            [
+                "digest",
+                "gid",
+                "group",
+                "hard_link",
+                "inconsistent",
+                "kind",
+                "mode",
+                "modified",
+                "path",
+                "size",
+                "uid",
+                "user"
+            ]
         );
     }
 

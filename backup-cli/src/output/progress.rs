@@ -1,7 +1,6 @@
 //! Progress of one operation: a bar on a terminal, a line now and then elsewhere.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -79,7 +78,8 @@ impl Drop for Progress<'_> {
             bar.finish_and_clear();
         }
         self.output.set_bar(None);
-        let messages = std::mem::take(&mut *self.state.messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let messages =
+            std::mem::take(&mut *self.state.messages.lock().unwrap_or_else(PoisonError::into_inner));
         if self.output.is_json() {
             return;
         }
@@ -118,18 +118,20 @@ impl Observer for State {
                 }
                 self.line();
             }
-            Event::Problem { name, message } => {
-                if self.problems.fetch_add(1, Ordering::Relaxed) < PROBLEMS_SHOWN {
-                    let mut messages = self.messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    messages.push(format!("{name}: {message}"));
-                }
-            }
+            Event::Problem { name, message } => self.problem(name, message),
             _ => {}
         }
     }
 }
 
 impl State {
+    fn problem(&self, name: &str, message: &str) {
+        if self.problems.fetch_add(1, Ordering::Relaxed) < PROBLEMS_SHOWN {
+            let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+            messages.push(format!("{name}: {message}"));
+        }
+    }
+
     fn line(&self) {
         let Some(lines) = &self.lines else { return };
         let elapsed = self.started.elapsed();
@@ -187,7 +189,8 @@ fn eprintln_quietly(line: &str) {
 
 fn bar(verb: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    let template = "{prefix} {bytes:>10} of {total_bytes:<10} {binary_bytes_per_sec:>12} [{bar:20}] eta {eta} {wide_msg}";
+    let template =
+        "{prefix} {bytes:>10} of {total_bytes:<10} {binary_bytes_per_sec:>12} [{bar:20}] eta {eta} {wide_msg}";
     // The template is a constant; without it the bar only looks different.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));

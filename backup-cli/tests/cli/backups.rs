@@ -12,7 +12,7 @@ fn files_are_backed_up_and_listed() {
     let tree = world.tree();
     let arguments = ["--tag", "nightly", "--label", "a=b", "--host", "node1", "--kind", "wiki"];
     let backup = world.create(arguments.iter().map(AsRef::as_ref).chain([tree.as_os_str()]));
-    assert_eq!(world.backups(), [backup.clone()]);
+    assert_eq!(world.backups(), [backup.as_str()]);
     let list = world.json(["list"]);
     let shown = &list["backups"][0];
     assert_eq!(shown["kind"], "wiki");

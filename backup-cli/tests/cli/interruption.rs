@@ -57,7 +57,7 @@ fn an_interrupted_backup_does_not_exist() {
         let stuck = Stuck::command(&world, "head -c 3000000 /dev/zero");
         stuck.signal(signal);
         stuck.outcome().code(130).says("backup: interrupted");
-        assert_eq!(world.backups(), [first.clone()]);
+        assert_eq!(world.backups(), [first.as_str()]);
     }
     world.run(["verify"]).success();
     world.create(["tree"]);
@@ -72,7 +72,7 @@ fn a_silent_standard_input_can_be_interrupted() {
         command.stdin(reader);
         command
     });
-    drop(command_is_reading(&child, &mut writer));
+    fill(&mut writer);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let outcome = Outcome::of(child.wait_with_output().unwrap()).code(130);
     assert_eq!(outcome.error()["kind"], "cancelled");
@@ -80,7 +80,7 @@ fn a_silent_standard_input_can_be_interrupted() {
 }
 
 /// Fills the pipe beyond its capacity: when that returns, somebody has begun to read.
-fn command_is_reading(_: &Child, writer: &mut std::io::PipeWriter) {
+fn fill(writer: &mut std::io::PipeWriter) {
     std::io::Write::write_all(writer, &vec![0; 1 << 20]).unwrap();
 }
 
@@ -91,7 +91,7 @@ fn a_killed_backup_does_not_exist_and_the_next_one_works() {
     let stuck = Stuck::command(&world, "cat noise");
     stuck.signal(Signal::KILL);
     assert_eq!(stuck.outcome().code, None);
-    assert_eq!(world.backups(), [first.clone()]);
+    assert_eq!(world.backups(), [first.as_str()]);
     world.run(["verify"]).success();
     assert!(world.json(["status"])["unfinished_sessions"].is_array());
 

@@ -1,8 +1,8 @@
 //! The real binary, end to end.
 #![allow(missing_docs, reason = "tests")]
 
-mod bad_input;
 mod backups;
+mod bad_input;
 mod harness;
 mod interruption;
 mod keys;

@@ -21,13 +21,38 @@ fn the_shapes_of_json_are_stable() {
     assert_eq!(
         keys(&create),
         [
-            "backup", "bytes_logical", "bytes_new", "bytes_read", "bytes_stored", "bytes_unchanged", "chunks",
-            "chunks_new", "complete", "entries", "finished", "host", "kind", "parent", "problem_count", "problems",
-            "repository", "seconds", "started"
+            "backup",
+            "bytes_logical",
+            "bytes_new",
+            "bytes_read",
+            "bytes_stored",
+            "bytes_unchanged",
+            "chunks",
+            "chunks_new",
+            "complete",
+            "entries",
+            "finished",
+            "host",
+            "kind",
+            "parent",
+            "problem_count",
+            "problems",
+            "repository",
+            "seconds",
+            "started"
         ]
     );
     let backup = [
-        "finished", "host", "id", "kind", "labels", "parent", "problem_count", "problems", "started", "statistics",
+        "finished",
+        "host",
+        "id",
+        "kind",
+        "labels",
+        "parent",
+        "problem_count",
+        "problems",
+        "started",
+        "statistics",
         "tags",
     ];
     let list = world.json(["list"]);
@@ -39,18 +64,40 @@ fn the_shapes_of_json_are_stable() {
     let entry = show["entries"].as_array().unwrap().iter().find(|entry| entry["kind"] == "file").unwrap();
     assert_eq!(
         keys(entry),
-        ["digest", "gid", "group", "hard_link", "inconsistent", "kind", "mode", "modified", "path", "size", "uid", "user"]
+        [
+            "digest",
+            "gid",
+            "group",
+            "hard_link",
+            "inconsistent",
+            "kind",
+            "mode",
+            "modified",
+            "path",
+            "size",
+            "uid",
+            "user"
+        ]
     );
     assert_eq!(keys(&world.json(["show", "latest", "--summary"])), ["backup"]);
     assert_eq!(
         keys(&world.json(["verify"])),
         [
-            "bytes_checked", "chunks_checked", "comparison", "entries_checked", "findings", "findings_omitted",
-            "finished", "level", "objects_checked", "ok", "partial", "started"
+            "bytes_checked",
+            "chunks_checked",
+            "comparison",
+            "entries_checked",
+            "findings",
+            "findings_omitted",
+            "finished",
+            "level",
+            "objects_checked",
+            "ok",
+            "partial",
+            "started"
         ]
     );
-    let restore =
-        ["backup", "bytes", "complete", "entries", "problem_count", "problems", "seconds", "target"];
+    let restore = ["backup", "bytes", "complete", "entries", "problem_count", "problems", "seconds", "target"];
     assert_eq!(keys(&world.json(["restore", "latest", "--to", "out"])), restore);
     let path = entry["path"].as_str().unwrap();
     assert_eq!(keys(&world.json(["restore", "latest", "--entry", path, "--to", "file"])), restore);
@@ -72,8 +119,15 @@ fn the_shapes_of_json_are_stable() {
     }
     let stats = world.json(["stats"]);
     for key in [
-        "backups", "logical_bytes", "unique_bytes", "stored_bytes", "packs", "chunks", "dedup_ratio",
-        "compression_ratio", "index_memory_bytes",
+        "backups",
+        "logical_bytes",
+        "unique_bytes",
+        "stored_bytes",
+        "packs",
+        "chunks",
+        "dedup_ratio",
+        "compression_ratio",
+        "index_memory_bytes",
     ] {
         assert!(keys(&stats).contains(&key), "{key}: {stats}");
     }
@@ -89,7 +143,9 @@ fn json_and_quiet_leave_standard_error_alone() {
     for arguments in [vec!["create", "tree", "--json"], vec!["verify", "--json"]] {
         assert_eq!(world.run(&arguments).success().stderr, "", "{arguments:?}");
     }
-    for arguments in [vec!["create", "tree", "--quiet"], vec!["verify", "-q"], vec!["restore", "latest", "--to", "o", "-q"]] {
+    for arguments in
+        [vec!["create", "tree", "--quiet"], vec!["verify", "-q"], vec!["restore", "latest", "--to", "o", "-q"]]
+    {
         let outcome = world.run(&arguments).success();
         assert_eq!((outcome.stderr.as_str(), outcome.stdout.len()), ("", 0), "{arguments:?}");
     }
@@ -118,10 +174,13 @@ fn completions_and_man_pages_come_from_the_definition() {
         let script = outcome(&mut world.bare(["completions", shell])).success().text();
         assert!(script.contains("restore") && script.contains("password-file"), "{shell}");
     }
-    outcome(&mut world.bare(["man", "pages"])).success();
+    // Values of the environment are no part of them: a URL can hold a password.
+    outcome(world.bare(["man", "pages"]).env("BACKUP_REPO", "https://user:hunter2@host/")).success();
+    let help = outcome(world.bare(["--help"]).env("BACKUP_REPO", "https://user:hunter2@host/")).success().text();
+    assert!(help.contains("BACKUP_REPO") && !help.contains("hunter2"), "{help}");
     for page in ["backup.1", "backup-create.1", "backup-key-add.1", "backup-verify.1"] {
         let text = fs::read_to_string(world.path("pages").join(page)).unwrap();
         assert!(text.starts_with(".ie") || text.contains(".TH"), "{page}");
     }
-    assert!(!fs::read_to_string(world.path("pages/backup.1")).unwrap().contains("secret"));
+    assert!(!fs::read_to_string(world.path("pages/backup.1")).unwrap().contains("hunter2"));
 }

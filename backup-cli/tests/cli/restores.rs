@@ -25,7 +25,10 @@ fn a_tree_comes_back_identical() {
     assert!(status.unwrap().success());
     let original = fs::metadata(world.path("tree/hello.txt")).unwrap();
     let copy = fs::metadata(restored.join("hello.txt")).unwrap();
-    assert_eq!((original.mode(), original.mtime(), original.mtime_nsec()), (copy.mode(), copy.mtime(), copy.mtime_nsec()));
+    assert_eq!(
+        (original.mode(), original.mtime(), original.mtime_nsec()),
+        (copy.mode(), copy.mtime(), copy.mtime_nsec())
+    );
 }
 
 #[test]
@@ -103,7 +106,8 @@ fn the_only_stream_needs_no_name() {
 fn a_failing_command_fails_the_restore() {
     let world = World::new();
     world.run_with_input(["create", "--stdin", "dump"], &noise(1 << 20, 1)).success();
-    let outcome = world.run(["restore", "latest", "--command", "--", "sh", "-c", "cat >/dev/null; echo why >&2; exit 9"]);
+    let outcome =
+        world.run(["restore", "latest", "--command", "--", "sh", "-c", "cat >/dev/null; echo why >&2; exit 9"]);
     outcome.code(1).says("why");
     // One that does not read all of it.
     world.run(["restore", "latest", "--command", "--", "sh", "-c", "exec <&-; exit 1"]).code(1);
@@ -128,8 +132,7 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     let (world, _) = World::with_backup();
     let large = entry(&world, "sub/large");
     for arguments in [vec!["cat", "latest", &large], vec!["restore", "latest", "--entry", &large, "--to", "-"]] {
-        let mut child =
-            world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let outcome = Outcome::of(child.wait_with_output().unwrap()).code(141);
         assert_eq!(outcome.stderr, "", "{arguments:?}");

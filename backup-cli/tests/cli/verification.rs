@@ -9,8 +9,12 @@ use crate::harness::{World, noise, outcome};
 
 /// Packs of the repository, the largest first.
 fn packs(world: &World) -> Vec<PathBuf> {
-    let mut packs: Vec<PathBuf> =
-        world.repository_files().into_iter().map(|(path, _)| path).filter(|path| path.to_string_lossy().contains("/packs/")).collect();
+    let mut packs: Vec<PathBuf> = world
+        .repository_files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.to_string_lossy().contains("/packs/"))
+        .collect();
     packs.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
     packs
 }
@@ -123,7 +127,8 @@ fn a_repository_that_was_set_back_is_noticed() {
     let second = world.create(["tree"]);
     for level in ["presence", "structure"] {
         world.run(["verify", "--level", level, "--expect-head", &second]).success();
-        let report = world.run(["verify", "--level", level, "--expect-head", &"ab".repeat(32), "--json"]).code(3).json();
+        let report =
+            world.run(["verify", "--level", level, "--expect-head", &"ab".repeat(32), "--json"]).code(3).json();
         assert_eq!(report["ok"], false, "{level}");
     }
     world.run(["verify", "--expect-head", "abc"]).code(2);

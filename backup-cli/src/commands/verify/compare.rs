@@ -28,7 +28,10 @@ pub(crate) struct Comparison {
 enum Found {
     Tree(CompareReport),
     /// One entry, and the first byte that differs.
-    Entry { path: EntryPath, differs_at: Option<u64> },
+    Entry {
+        path: EntryPath,
+        differs_at: Option<u64>,
+    },
 }
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Verify, repository: &Repository) -> Result<Comparison, Failure> {
@@ -55,8 +58,7 @@ fn compare_entry(
     control: &backup_core::repository::Control,
 ) -> Result<Found, Failure> {
     let entry = repository.entry(backup, &path)?;
-    let mut live =
-        File::open(file).map_err(|source| Error::Source { name: file.display().to_string(), source })?;
+    let mut live = File::open(file).map_err(|source| Error::Source { name: file.display().to_string(), source })?;
     let differs_at = repository.compare_stream(&entry, &mut live, control)?;
     Ok(Found::Entry { path, differs_at })
 }
