@@ -1,9 +1,10 @@
 //! An open directory: everything below it is reached from its descriptor, one component at a time,
 //! and no symbolic link is ever followed. So nothing that is planted or moved meanwhile leads elsewhere.
 
-use std::fs::File;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, statat, unlinkat};
@@ -120,6 +121,36 @@ impl AsFd for Directory {
     }
 }
 
+/// Makes a directory and its missing ancestors, for their owner only, durably.
+pub(crate) fn create_all(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
+    for path in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Directory::open(parent(path))?.sync()?;
+    }
+    Ok(())
+}
+
+/// The directory in which `path` stands.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What tells a file from all others: its file system and its inode.
+pub(crate) fn identity(stat: &Stat) -> (u64, u64) {
+    (number(stat.st_dev), number(stat.st_ino))
+}
+
+/// The types of the fields of [`Stat`] differ between systems.
+pub(crate) fn number(field: impl TryInto<u64>) -> u64 {
+    field.try_into().unwrap_or(u64::MAX)
+}
+
 /// The type of what `stat` describes.
 pub(crate) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
@@ -139,7 +170,7 @@ mod tests {
     #[test]
     fn links_are_never_followed() {
         let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("secret"), "x").unwrap();
+        fs::write(outside.path().join("secret"), "x").unwrap();
         let here = tempfile::tempdir().unwrap();
         symlink(outside.path(), here.path().join("dir")).unwrap();
         symlink(outside.path().join("secret"), here.path().join("file")).unwrap();
@@ -158,7 +189,7 @@ mod tests {
         let file = directory.create_file(b"f").unwrap();
         directory.make(b"d").unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(std::fs::metadata(here.path().join("d")).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(here.path().join("d")).unwrap().mode() & 0o7777, 0o700);
         assert!(directory.create_file(b"f").is_err(), "only new files");
         let mut names: Vec<_> =
             directory.children().unwrap().into_iter().map(|child| (child.name, child.kind)).collect();

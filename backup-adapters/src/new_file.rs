@@ -33,6 +33,11 @@ impl NewFile {
         &self.file
     }
 
+    /// The directory that holds it under its temporary name.
+    pub(crate) const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Gives it the name `name` in `target`, which must not exist ([`io::ErrorKind::AlreadyExists`]).
     pub(crate) fn publish_new(mut self, target: &Directory, name: &[u8]) -> io::Result<()> {
         match self.rename_new(target, name) {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::error::{is_absent, reading, writing};
 use super::listing;
 use super::temporary;
-use crate::directory::{Directory, file_type};
+use crate::directory::{Directory, create_all, file_type};
 
 /// Objects as files below a directory. See the [module](crate::local).
 ///
@@ -70,7 +70,7 @@ impl LocalStorage {
     /// [`Error::Storage`] where it cannot be created or opened.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        create_directory(&path).map_err(|error| failed("create", &path, error))?;
+        create_all(&path).map_err(|error| failed("create", &path, error))?;
         Self::open(path)
     }
 
@@ -265,22 +265,6 @@ fn buffer(length: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
     buffer.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
     Ok(buffer)
-}
-
-/// Makes a directory and its missing ancestors, durably.
-fn create_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
-    for path in missing.into_iter().rev() {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Directory::open(parent)?.sync()?;
-    }
-    Ok(())
 }
 
 fn failed(operation: &'static str, path: &Path, error: io::Error) -> Error {
