@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Outcome, PASSWORD, World, noise};
+use crate::harness::{Outcome, PASSWORD, World, files, noise};
 
 /// A backup whose source has delivered some data and delivers no more.
 struct Stuck {
@@ -20,7 +20,7 @@ impl Stuck {
         let gate = fifo(world, "gate");
         let started = fifo(world, "started");
         let script = format!("{source}; echo > started; cat gate");
-        let child = spawn(world.command(["create", "--command", "dump", "--", "sh", "-c", &script]));
+        let child = spawn(world.command(["create", "--threads", "1", "--command", "dump", "--", "sh", "-c", &script]));
         wait_for(started);
         Self { child, _gate: gate }
     }
@@ -79,6 +79,10 @@ fn a_silent_standard_input_can_be_interrupted() {
     assert!(world.backups().is_empty());
 }
 
+fn packs(world: &World) -> usize {
+    files(&world.repository().join("packs")).len()
+}
+
 /// Fills the pipe beyond its capacity: when that returns, somebody has begun to read.
 fn fill(writer: &mut std::io::PipeWriter) {
     std::io::Write::write_all(writer, &vec![0; 1 << 20]).unwrap();
@@ -88,7 +92,11 @@ fn fill(writer: &mut std::io::PipeWriter) {
 fn a_killed_backup_does_not_exist_and_the_next_one_works() {
     let (world, first) = World::with_backup();
     world.file("noise", noise(40 << 20, 9));
+    let before = packs(&world);
     let stuck = Stuck::command(&world, "cat noise");
+    while packs(&world) == before {
+        std::thread::yield_now();
+    }
     stuck.signal(Signal::KILL);
     assert_eq!(stuck.outcome().code, None);
     assert_eq!(world.backups(), [first.as_str()]);
