@@ -6,3 +6,5 @@ pub(crate) mod header;
 pub(crate) mod keyring;
 pub(crate) mod layout;
 pub(crate) mod slot;
+
+pub use self::config::{ChunkingParameters, Padding};

@@ -80,6 +80,12 @@ impl Gear {
         })
     }
 
+    /// Smallest chunk but the last, in bytes: shorter inputs are one chunk.
+    #[must_use]
+    pub(crate) fn minimum(&self) -> usize {
+        self.minimum
+    }
+
     /// Longest chunk: with this many bytes in hand [`cut`](Self::cut) always decides.
     #[must_use]
     pub(crate) fn maximum(&self) -> usize {

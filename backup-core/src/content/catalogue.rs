@@ -10,5 +10,5 @@ mod record;
 mod sorter;
 
 pub(crate) use self::page::CatalogueRoot;
-pub(crate) use self::reader::{CatalogueEntries, CatalogueReader};
+pub(crate) use self::reader::{CatalogueCursor, CatalogueEntries, CatalogueReader};
 pub(crate) use self::sorter::EntrySorter;

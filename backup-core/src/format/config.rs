@@ -46,15 +46,15 @@ pub(crate) struct Config {
 
 /// Parameters of the chunkers, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChunkingParameters {
+pub struct ChunkingParameters {
     /// Chunks of disk images: a power of two from 64 KiB to 4 MiB.
-    pub(crate) fixed_size: u32,
+    pub fixed_size: u32,
     /// Smallest chunk of a stream, but the last.
-    pub(crate) stream_min: u32,
+    pub stream_min: u32,
     /// Average chunk of a stream; a power of two.
-    pub(crate) stream_avg: u32,
+    pub stream_avg: u32,
     /// Largest chunk of a stream.
-    pub(crate) stream_max: u32,
+    pub stream_max: u32,
 }
 
 impl ChunkingParameters {
@@ -82,7 +82,7 @@ impl Default for ChunkingParameters {
 
 /// How much the sizes of sealed objects tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Padding {
+pub enum Padding {
     /// Padmé, rounded up to whole frames: sizes tell little.
     #[default]
     Padme,

@@ -170,6 +170,18 @@ impl Index {
         self.loaded.memory().saturating_add(recent).saturating_add(packs)
     }
 
+    /// Bytes of all chunks before compression; a chunk in two packs counts twice.
+    #[must_use]
+    pub(crate) fn raw_bytes(&self) -> u64 {
+        let sum = |total: u64, record: &Record| total.saturating_add(u64::from(record.raw()));
+        let loaded = self.loaded.records().fold(0, sum);
+        self.recent.iter().fold(loaded, |total, shard| {
+            let shard = read(shard);
+            let total = shard.frozen.records().fold(total, sum);
+            shard.pending.iter().fold(total, sum)
+        })
+    }
+
     /// Every known pack and its size on storage, in no particular order.
     #[must_use]
     pub(crate) fn packs(&self) -> Vec<(ObjectName, u64)> {

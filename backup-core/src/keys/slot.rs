@@ -166,7 +166,7 @@ pub(crate) fn remove_slot(storage: &dyn Storage, repository: RepositoryId, id: S
     storage.delete(&key).map_err(|error| Error::storage("delete", &key, error))
 }
 
-/// Tries the slots that the credential may open, at most [`limits::SLOTS_TRIED`] of them. A password
+/// Tries the slots that the credential may open and returns the one that does and what it holds, at most [`limits::SLOTS_TRIED`] of them. A password
 /// may cost `max_memory` bytes.
 ///
 /// # Errors
@@ -180,7 +180,7 @@ pub(crate) fn open_slots(
     repository: RepositoryId,
     credential: Credential<'_>,
     max_memory: u64,
-) -> Result<KeyringKey> {
+) -> Result<(SlotId, KeyringKey)> {
     check_credential(credential)?;
     let (mut tried, mut too_expensive, mut unreadable) = (0, None, None);
     let places = slot_places(storage)?;
@@ -210,7 +210,7 @@ pub(crate) fn open_slots(
         }
         tried += 1;
         match unwrap(&slot, credential, provider) {
-            Ok(Some(key)) => return Ok(key),
+            Ok(Some(key)) => return Ok((id, key)),
             Ok(None) => {}
             // Parameters that Argon2 does not have, or memory that this machine does not have.
             Err(error) => {

@@ -164,10 +164,14 @@ impl Problems {
     pub(crate) fn record(&mut self, name: &str, message: &str) {
         self.count = self.count.saturating_add(1);
         if self.first.len() < Self::KEPT {
-            let clip = |text: &str| text.chars().scan(0, |used, c| {
-                *used += c.len_utf8();
-                (*used <= Self::TEXT).then_some(c)
-            }).collect::<String>();
+            let clip = |text: &str| {
+                text.chars()
+                    .scan(0, |used, c| {
+                        *used += c.len_utf8();
+                        (*used <= Self::TEXT).then_some(c)
+                    })
+                    .collect::<String>()
+            };
             self.first.push(Problem { name: clip(name), message: clip(message) });
         }
     }

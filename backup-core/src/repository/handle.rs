@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) signers: Signers,
     pub(crate) keys: ObjectKeys,
     pub(crate) chunk_keys: ContentKeys,
+    pub(crate) gear: Arc<Gear>,
     pub(crate) writer_key: SigningKey,
     pub(crate) keyring_key: KeyringKey,
     pub(crate) keyring_number: u32,
@@ -97,9 +98,14 @@ impl Inner {
             Arc::clone(&environment.aead),
             Arc::clone(&environment.entropy),
         )?;
+        let chunk_keys = ContentKeys::derive(&keyring.dedup)?;
+        let sizes = &config.chunking;
+        let table = GearTable::new(chunk_keys.gear());
+        let gear = Arc::new(Gear::new(table, sizes.stream_min, sizes.stream_avg, sizes.stream_max)?);
         Ok(Self {
             keys,
-            chunk_keys: ContentKeys::derive(&keyring.dedup)?,
+            chunk_keys,
+            gear,
             writer_key: keyring.writer_key(),
             keyring_number: keyring.number,
             generation: keyring.generations.last().map_or(0, |(generation, _)| *generation),
@@ -149,12 +155,6 @@ impl Inner {
         if let Ok(mut slot) = self.index.lock() {
             *slot = None;
         }
-    }
-
-    pub(crate) fn gear(&self) -> Result<Gear> {
-        let parameters = &self.config.chunking;
-        let table = GearTable::new(self.chunk_keys.gear());
-        Gear::new(table, parameters.stream_min, parameters.stream_avg, parameters.stream_max)
     }
 
     /// A whole object. One that must exist and does not is damage.

@@ -131,8 +131,7 @@ impl LockedRepository {
     /// [`Error::InvalidArgument`] for a level that needs the password; [`Error::Storage`] where nothing can
     /// be listed; [`Error::Cancelled`]. Damage is in the report, not an error.
     pub fn verify(&self, options: &VerifyOptions, control: &Control) -> Result<VerifyReport> {
-        let site =
-            verify::Site { storage: &*self.storage, signers: &self.signers, config_hash: self.fingerprint() };
+        let site = verify::Site { storage: &*self.storage, signers: &self.signers, config_hash: self.fingerprint() };
         verify::without_password(&site, options, control, &self.environment)
     }
 
@@ -147,18 +146,9 @@ impl LockedRepository {
         let max_memory = u64::from(options.max_memory_kib).saturating_mul(1024);
         let repository = self.config.repository;
         let (_, keyring_key) = open_slots(&*self.storage, provider, repository, *credential, max_memory)?;
-        let keyring =
-            read_newest_keyring(&*self.storage, provider, repository, &keyring_key, &self.config_bytes)?;
+        let keyring = read_newest_keyring(&*self.storage, provider, repository, &keyring_key, &self.config_bytes)?;
         let hash = self.fingerprint();
-        let inner = Inner::new(
-            self.storage,
-            self.environment,
-            self.config,
-            hash,
-            self.signers,
-            keyring_key,
-            &keyring,
-        )?;
+        let inner = Inner::new(self.storage, self.environment, self.config, hash, self.signers, keyring_key, &keyring)?;
         Ok(Repository { inner: Arc::new(inner) })
     }
 }

@@ -209,14 +209,15 @@ mod tests {
     #[test]
     fn the_first_error_ends_everything_and_is_returned() {
         for threads in [1, 3] {
-            let result = with_queue(&control(threads), 2, &|| Ok(()), |queue| {
-                for number in 0..10_000 {
-                    queue.submit(Box::new(move |()| {
-                        if number == 5 { Err(Error::invalid("job", "five")) } else { Ok(()) }
-                    }))?;
-                }
-                Ok(())
-            });
+            let result =
+                with_queue(&control(threads), 2, &|| Ok(()), |queue| {
+                    for number in 0..10_000 {
+                        queue.submit(Box::new(move |()| {
+                            if number == 5 { Err(Error::invalid("job", "five")) } else { Ok(()) }
+                        }))?;
+                    }
+                    Ok(())
+                });
             assert_eq!(result.unwrap_err().kind(), crate::ErrorKind::InvalidArgument, "{threads}");
         }
     }

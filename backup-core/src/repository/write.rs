@@ -8,4 +8,5 @@ mod stream;
 mod tree;
 
 pub use self::session::{BackupOptions, BackupSession, Parent};
+pub(crate) use self::store::lock;
 pub use self::stream::StreamWriter;

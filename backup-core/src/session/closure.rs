@@ -27,8 +27,7 @@ impl Closure {
         if count > limits::CLOSURE_PACKS {
             return Err(Error::limit("packs of a backup", count, limits::CLOSURE_PACKS));
         }
-        let mut bytes =
-            Vec::with_capacity(self.packs.len().saturating_mul(ENTRY_LENGTH).saturating_add(HEADER_LENGTH));
+        let mut bytes = Vec::with_capacity(self.packs.len().saturating_mul(ENTRY_LENGTH).saturating_add(HEADER_LENGTH));
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&count.to_le_bytes());

@@ -42,7 +42,7 @@ pub(crate) fn read_mark(
     number: u32,
     name: &str,
 ) -> Result<HashSet<ObjectName>> {
-    let opened = record::open(bytes, &[(MARK_LABEL, maintenance)], "collection mark", name)?;
+    let opened = record::open(bytes, &[(MARK_LABEL, maintenance)], "collection mark", &name)?;
     let mut map = header(opened.payload, "collection mark", repository, number, &name)?;
     let condemned = names(&mut map, 3)?.into_iter().collect();
     map.finish()?;
@@ -58,7 +58,7 @@ pub(crate) fn read_outcome(
     name: &str,
 ) -> Result<CollectionOutcome> {
     let labels = [(FINAL_LABEL, maintenance), (ABORT_LABEL, maintenance)];
-    let opened = record::open(bytes, &labels, "collection outcome", name)?;
+    let opened = record::open(bytes, &labels, "collection outcome", &name)?;
     let mut map = header(opened.payload, "collection outcome", repository, number, &name)?;
     if opened.label == ABORT_LABEL {
         map.finish()?;
@@ -82,7 +82,7 @@ pub(crate) fn read_forget(
     commit: &crate::id::BackupId,
     name: &str,
 ) -> Result<()> {
-    let opened = record::open(bytes, &[(FORGET_LABEL, maintenance)], "forget record", name)?;
+    let opened = record::open(bytes, &[(FORGET_LABEL, maintenance)], "forget record", &name)?;
     let mut map = cbor::decode(opened.payload, "forget record", &name)?.map()?;
     let same = map.required(1)?.fixed()? == *repository.as_bytes();
     if !same || map.required(2)?.fixed()? != *commit.as_bytes() {

@@ -94,7 +94,7 @@ impl Outcome {
         name: &str,
     ) -> Result<Self> {
         let opened =
-            record::open(bytes, &[(COMMIT_LABEL, writer), (REVOKE_LABEL, maintenance)], "session outcome", name)?;
+            record::open(bytes, &[(COMMIT_LABEL, writer), (REVOKE_LABEL, maintenance)], "session outcome", &name)?;
         let mut map = cbor::decode(opened.payload, "session outcome", &name)?.map()?;
         let of = RepositoryId::new(map.required(1)?.fixed()?);
         if of != repository {
@@ -119,8 +119,7 @@ impl Outcome {
             heads.push(BackupId::new(item.fixed()?));
         }
         let (seconds, nanoseconds) = (map.required(11)?.i64()?, map.required(12)?.u32()?);
-        let time =
-            Timestamp::from_unix(seconds, nanoseconds).map_err(|_| map.damaged("its time is out of range"))?;
+        let time = Timestamp::from_unix(seconds, nanoseconds).map_err(|_| map.damaged("its time is out of range"))?;
         map.finish()?;
         let content = NewCommit {
             repository,

@@ -1,5 +1,7 @@
 //! Signed records: plain objects whose author is proved, readable without the password.
 
+use std::fmt;
+
 use crate::crypto::{SIGNATURE_LENGTH, SigningKey, VerifyingKey};
 use crate::error::{Error, Result};
 use crate::format::cbor;
@@ -33,9 +35,9 @@ pub(crate) fn open<'b>(
     bytes: &'b [u8],
     labels: &[(&'static str, &VerifyingKey)],
     what: &'static str,
-    name: &str,
+    name: &'b dyn fmt::Display,
 ) -> Result<Opened<'b>> {
-    let mut map = cbor::decode(bytes, what, &name)?.map()?;
+    let mut map = cbor::decode(bytes, what, name)?.map()?;
     let label = map.required(1)?.text()?;
     let payload = map.required(2)?.bytes()?;
     let signature = map.required(3)?.fixed::<SIGNATURE_LENGTH>()?;

@@ -36,13 +36,7 @@ impl<'s> CatalogueReader<'s> {
     /// All entries in order, or those from `from` on (itself included).
     #[must_use]
     pub(crate) fn entries(&self, from: Option<&EntryPath>) -> CatalogueEntries<'s> {
-        CatalogueEntries {
-            source: self.source,
-            from: from.cloned(),
-            stack: vec![Expected::root(&self.root)],
-            leaf: Vec::new().into_iter(),
-            path: Vec::new(),
-        }
+        CatalogueEntries { source: self.source, cursor: CatalogueCursor::new(&self.root, from) }
     }
 
     /// Visits every page with its height and checks it, unless `visit` returns `false`: then neither
@@ -71,6 +65,19 @@ impl<'s> CatalogueReader<'s> {
 /// entry that does not decode is reported and does not end it.
 pub(crate) struct CatalogueEntries<'s> {
     source: &'s dyn PageSource,
+    cursor: CatalogueCursor,
+}
+
+impl Iterator for CatalogueEntries<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cursor.next(self.source)
+    }
+}
+
+/// Where a walk through a catalogue stands; the pages are handed in at every step.
+pub(crate) struct CatalogueCursor {
     /// Entries before this path are left out.
     from: Option<EntryPath>,
     /// Pages to visit, the next one last.
@@ -80,10 +87,15 @@ pub(crate) struct CatalogueEntries<'s> {
     path: Vec<u8>,
 }
 
-impl Iterator for CatalogueEntries<'_> {
-    type Item = Result<Entry>;
+impl CatalogueCursor {
+    /// Begins at the first entry, or at `from`.
+    #[must_use]
+    pub(crate) fn new(root: &CatalogueRoot, from: Option<&EntryPath>) -> Self {
+        Self { from: from.cloned(), stack: vec![Expected::root(root)], leaf: Vec::new().into_iter(), path: Vec::new() }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next entry; see [`CatalogueEntries`].
+    pub(crate) fn next(&mut self, source: &dyn PageSource) -> Option<Result<Entry>> {
         loop {
             while let Some(item) = self.leaf.next() {
                 self.path.truncate(item.shared);
@@ -104,12 +116,12 @@ impl Iterator for CatalogueEntries<'_> {
                 continue;
             }
             let read = if expected.height == 1 {
-                read_leaf(self.source, &expected).map(|leaf| {
+                read_leaf(source, &expected).map(|leaf| {
                     self.path.clear();
                     self.leaf = leaf.into_iter();
                 })
             } else {
-                read_node(self.source, &expected).map(|children| self.stack.extend(children.into_iter().rev()))
+                read_node(source, &expected).map(|children| self.stack.extend(children.into_iter().rev()))
             };
             if let Err(error) = read {
                 self.stack.clear();

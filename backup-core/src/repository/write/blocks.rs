@@ -266,11 +266,7 @@ fn aligned(
                 // Every chunk that lies wholly inside the hole.
                 let begin = offset.max(from).saturating_sub(from).div_ceil(chunk_size);
                 let hole_end = offset.saturating_add(length).min(to);
-                let end = if hole_end == to {
-                    to_u64(out.len())
-                } else {
-                    hole_end.saturating_sub(from) / chunk_size
-                };
+                let end = if hole_end == to { to_u64(out.len()) } else { hole_end.saturating_sub(from) / chunk_size };
                 for position in begin..end {
                     if let Some(slot) = out.get_mut(to_usize(position, "leaf")?) {
                         *slot = Some(ChunkRef::Hole { length: chunk_size });
@@ -346,10 +342,8 @@ impl<'a> Extents<'a> {
                 })
                 .map_err(|error| Error::Source { name: self.name.to_string(), source: error })?;
             if let Some(extent) = fault {
-                return Err(self.contradiction(&format!(
-                    "extent {}+{} does not follow {expected}",
-                    extent.offset, extent.length
-                )));
+                return Err(self
+                    .contradiction(&format!("extent {}+{} does not follow {expected}", extent.offset, extent.length)));
             }
             if self.pending.is_empty() {
                 return Err(self.contradiction(&format!("nothing is reported at {position}")));

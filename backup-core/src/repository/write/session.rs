@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
-use crate::content::{
-    CatalogueEntries, CatalogueReader, Entry, EntryPath, EntrySorter, PageSource,
-};
+use crate::content::{CatalogueEntries, CatalogueReader, Entry, EntryPath, EntrySorter, PageSource};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::BackupId;
@@ -226,14 +224,8 @@ impl BackupSession {
         };
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
         inner.set_index(&view.index);
-        let store = ChunkStore::new(
-            std::sync::Arc::clone(inner),
-            writer.session,
-            level,
-            control.clone(),
-            view.index,
-            view.orphans,
-        );
+        let store =
+            ChunkStore::new(Arc::clone(inner), writer.session, level, control.clone(), view.index, view.orphans);
         store.worker()?;
         Ok(Self {
             repository: repository.clone(),
@@ -327,7 +319,7 @@ impl BackupSession {
         let entries = sorter.len();
         let catalogue = {
             let pages = Pages::new(&self.store)?;
-            sorter.finish(inner.chunk_keys.boundary(), &pages)?
+            sorter.finish(inner.chunk_keys.page_boundary(), &pages)?
         };
         let stored = self.store.finish()?;
         let closure = Closure { packs: stored.packs };
@@ -388,8 +380,8 @@ impl BackupSession {
         drop(self);
     }
 
-    pub(crate) fn gear(&self) -> Result<Gear> {
-        self.repository.inner.gear()
+    pub(crate) fn gear(&self) -> Arc<Gear> {
+        Arc::clone(&self.repository.inner.gear)
     }
 
     pub(crate) fn fixed_chunk_size(&self) -> u32 {
@@ -433,7 +425,11 @@ impl BackupSession {
         if self.failed {
             return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
         }
-        if self.names.insert(path.clone()) { Ok(()) } else { Err(Error::AlreadyExists { what: "entry", name: path.to_string() }) }
+        if self.names.insert(path.clone()) {
+            Ok(())
+        } else {
+            Err(Error::AlreadyExists { what: "entry", name: path.to_string() })
+        }
     }
 
     fn note<T>(&mut self, result: Result<T>) -> Result<T> {

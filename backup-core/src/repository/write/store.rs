@@ -14,8 +14,8 @@ use hashbrown::HashSet;
 use crate::compress::Compressor;
 use crate::content::{ChunkRef, PageRef, PageStore};
 use crate::error::{Error, Result};
-use crate::format::layout::Place;
 use crate::format::Padding;
+use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::index::{Index, Location, SegmentBuilder};
 use crate::length::{to_u32, to_u64};
@@ -281,7 +281,8 @@ impl ChunkStore {
         if written.referenced.contains_key(&location.pack) {
             return Ok(());
         }
-        let size = self.index.pack_size(&location.pack).ok_or(Error::Internal("a chunk is in a pack that is not known"))?;
+        let size =
+            self.index.pack_size(&location.pack).ok_or(Error::Internal("a chunk is in a pack that is not known"))?;
         written.referenced.insert(location.pack, size);
         if let Some((size, entries)) = written.orphans.remove(&location.pack) {
             written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
@@ -336,4 +337,3 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
 fn take(lane: &Mutex<PackBuilder>) -> Result<PackBuilder> {
     Ok(std::mem::take(&mut *lock(lane)?))
 }
-

@@ -87,7 +87,7 @@ impl<'env> ContentJobs<'env> {
 
 /// Cuts bytes that arrive in any portions into chunks.
 pub(crate) struct Cutter {
-    gear: Gear,
+    gear: Arc<Gear>,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were cut already.
     start: usize,
@@ -96,7 +96,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    pub(crate) fn new(gear: Gear) -> Self {
+    pub(crate) fn new(gear: Arc<Gear>) -> Self {
         Self { gear, buffer: Vec::new(), start: 0, digest: DigestHasher::new(), length: 0 }
     }
 
@@ -123,7 +123,10 @@ impl Cutter {
         let count = count.inspect_err(|_| self.buffer.truncate(filled))?;
         if count > want {
             self.buffer.truncate(filled);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the source claims to have read more than it was asked for"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the source claims to have read more than it was asked for",
+            ));
         }
         self.buffer.truncate(filled.saturating_add(count));
         self.took(filled);
@@ -212,8 +215,7 @@ pub(crate) fn read_stream<'env>(
     queue: &Queue<'env, '_, StoreWorker>,
 ) -> Result<(u64, Digest)> {
     loop {
-        let count =
-            cutter.read(source).map_err(|error| Error::Source { name: name.to_string(), source: error })?;
+        let count = cutter.read(source).map_err(|error| Error::Source { name: name.to_string(), source: error })?;
         submit_chunks(&mut cutter, count == 0, &mut jobs, queue)?;
         if cutter.length() > limits::CONTENT {
             return Err(Error::limit(format!("content of {name}"), cutter.length(), limits::CONTENT));
@@ -231,7 +233,7 @@ pub(crate) fn add_stream(session: &mut BackupSession, path: EntryPath, source: &
     let mut entry = Entry::new(path, EntryKind::Stream);
     session.control.event(&Event::EntryStarted { path: &entry.path });
     let content = Mutex::new(None);
-    let cutter = Cutter::new(session.gear()?);
+    let cutter = Cutter::new(session.gear());
     let (length, digest) = {
         let store = &session.store;
         let pages = Pages::new(store)?;
@@ -283,7 +285,7 @@ const BATCH: usize = 16 << 20;
 impl<'s> StreamWriter<'s> {
     pub(crate) fn new(session: &'s mut BackupSession, path: EntryPath) -> Result<Self> {
         session.control.event(&Event::EntryStarted { path: &path });
-        let cutter = Cutter::new(session.gear()?);
+        let cutter = Cutter::new(session.gear());
         Ok(Self {
             session,
             entry: Entry::new(path, EntryKind::Stream),

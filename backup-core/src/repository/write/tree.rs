@@ -7,8 +7,10 @@ use std::io;
 use std::iter::Peekable;
 use std::sync::{Arc, Mutex};
 
+use crate::chunk::Gear;
 use crate::content::{
-    CatalogueEntries, ChunkRef, Content, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs, StreamContentBuilder, walk_pages,
+    CatalogueEntries, ChunkRef, Content, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs,
+    StreamContentBuilder, walk_pages,
 };
 use crate::crypto::hash;
 use crate::error::{Error, Result};
@@ -34,14 +36,14 @@ struct Walk<'env> {
     fixed_chunk_size: u32,
     /// Files up to this size are one chunk, whatever they contain.
     small: u64,
-    gear: &'env crate::chunk::Gear,
+    gear: &'env Arc<Gear>,
 }
 
 /// Backs up a tree.
 pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource) -> Result<()> {
     let store = &session.store;
     let pages = Pages::new(store)?;
-    let gear = session.gear()?;
+    let gear = session.gear();
     let walk = Walk {
         store,
         pages: &pages,
@@ -51,7 +53,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         small: to_u64(gear.minimum()),
         gear: &gear,
     };
-    let mut parent: Option<Peekable<CatalogueEntries<'_>>> = None;
+    let mut parent: Option<Peekable<Parent<'_>>> = None;
     with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
         while let Some(node) = source.next_node() {
             session.control.cancel().check()?;
@@ -60,7 +62,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
                 Ok(node) => {
                     let entries = match &mut parent {
                         Some(entries) => entries,
-                        none => none.insert(session.parent_entries(&node.path).peekable()),
+                        none => none.insert(session.parent_entries(&node.path).into_iter().flatten().peekable()),
                     };
                     let before = same_path(entries, &node.path);
                     walk.node(node, before, queue)?;
@@ -71,8 +73,11 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
     })
 }
 
+/// Entries of the parent backup, none without one.
+type Parent<'r> = std::iter::Flatten<std::option::IntoIter<CatalogueEntries<'r>>>;
+
 /// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
-fn same_path(entries: &mut Peekable<CatalogueEntries<'_>>, path: &EntryPath) -> Option<Entry> {
+fn same_path(entries: &mut Peekable<Parent<'_>>, path: &EntryPath) -> Option<Entry> {
     loop {
         match entries.peek()? {
             Ok(entry) if entry.path < *path => drop(entries.next()),
@@ -176,7 +181,7 @@ impl<'env> Walk<'env> {
         let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
         let path = entry.path.clone();
         let mut reader = ReadAt { source: &*file, position: 0, end: file.length(), ended_early: false };
-        let cutter = Cutter::new(self.gear.clone());
+        let cutter = Cutter::new(Arc::clone(self.gear));
         match read_stream(&mut reader, &path, cutter, jobs, queue) {
             Ok((length, digest)) => {
                 entry.inconsistent = reader.ended_early || !file.is_unchanged().unwrap_or(false);
@@ -223,7 +228,8 @@ impl<'env> Walk<'env> {
             entry.content = content;
             self.read_entry(entry)
         });
-        let jobs = ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
+        let jobs =
+            ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
         match read_blocks(&image, None, self.store, jobs, queue) {
             Ok(amounts) => {
                 self.collected.read_bytes(amounts.read);

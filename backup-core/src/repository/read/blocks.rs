@@ -1,0 +1,75 @@
+//! One content out of order: every pack is read once, and several threads write at offsets.
+
+use std::sync::Mutex;
+
+use crate::content::{ChunkRef, Entry, Refs};
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::length::to_u64;
+use crate::progress::Event;
+use crate::repository::environment::Control;
+use crate::repository::handle::Repository;
+use crate::repository::parallel::for_each;
+use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
+use crate::repository::write::lock;
+use crate::source::BlockSink;
+
+/// References that are planned at a time: 256 GiB of an image at the default chunk size, in some tens of MiB.
+const PLANNED: usize = 1 << 18;
+
+impl Repository {
+    /// Writes an entry's content to `sink`, in any order, from the threads of `control`, holes as holes.
+    ///
+    /// Every chunk is checked against its id; that they are the right chunks in the right places follows
+    /// from the pages above them, which are checked as well. The digest of a stream is not computed here;
+    /// [`restore_stream`](Self::restore_stream) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] naming the chunk: `sink` was not finished. [`Error::Sink`], [`Error::Storage`],
+    /// [`Error::Cancelled`].
+    pub fn restore_blocks(&self, entry: &Entry, sink: &dyn BlockSink, control: &Control) -> Result<()> {
+        let inner = &*self.inner;
+        let index = inner.index(control)?;
+        let failed = |source| Error::Sink { name: entry.path.to_string(), source };
+        let mut refs = Refs::new(&entry.content, 0..entry.size(), inner);
+        loop {
+            let mut offsets = Vec::new();
+            let mut chunks = Vec::new();
+            let mut seen = 0usize;
+            for item in refs.by_ref().take(PLANNED) {
+                seen += 1;
+                match item? {
+                    (offset, ChunkRef::Data { id, length }) => {
+                        offsets.push(offset);
+                        chunks.push((id, length));
+                    }
+                    (offset, ChunkRef::Hole { length }) => {
+                        sink.hole(offset, length).map_err(failed)?;
+                        control.event(&Event::Bytes { count: length, kind: ExtentKind::Zero });
+                    }
+                }
+            }
+            if seen == 0 {
+                break;
+            }
+            let (packs, unknown) = group_by_pack(&index, chunks.into_iter());
+            if let Some((_, id)) = unknown.first() {
+                return Err(unknown_chunk(id));
+            }
+            let jobs: Vec<Mutex<Vec<Wanted>>> = packs.into_values().map(Mutex::new).collect();
+            for_each(control, jobs.len(), &|| Fetcher::new(inner, control), &|fetcher, number| {
+                let Some(job) = jobs.get(number) else { return Ok(()) };
+                let mut wanted = std::mem::take(&mut *lock(job)?);
+                fetcher.fetch(&mut wanted, &mut |item, plain| {
+                    let plain = plain?;
+                    let offset = offsets.get(item.tag).copied().ok_or(Error::Internal("a chunk without a place"))?;
+                    sink.write_at(offset, plain).map_err(failed)?;
+                    control.event(&Event::Bytes { count: to_u64(plain.len()), kind: ExtentKind::Data });
+                    Ok(())
+                })
+            })?;
+        }
+        sink.finish(entry.size()).map_err(failed)
+    }
+}

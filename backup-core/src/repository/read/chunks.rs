@@ -1,0 +1,207 @@
+//! Fetching chunks: by pack, with neighbouring ranges in one read, every chunk checked against its id.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::compress::Decompressor;
+use crate::error::{Error, Result};
+use crate::format::layout::Place;
+use crate::id::{ChunkId, ObjectName};
+use crate::index::{Index, Location};
+use crate::length::{to_u64, to_usize};
+use crate::object::ObjectReader;
+use crate::pack::ChunkKind;
+use crate::repository::environment::Control;
+use crate::repository::handle::Inner;
+use crate::repository::view;
+
+/// Bytes between two chunks that are read along rather than asked for separately.
+const GAP: u64 = 128 << 10;
+/// Most bytes of one read.
+const READ: u64 = 8 << 20;
+/// First read of a pack that no reader is known for: its header, and perhaps all that is wanted.
+const FIRST: u64 = 128;
+
+/// A chunk that somebody waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: ChunkId,
+    /// Its length, as the reference to it says.
+    pub(crate) length: u32,
+    pub(crate) location: Location,
+    /// What the caller knows it by.
+    pub(crate) tag: usize,
+}
+
+/// Fetches chunks on one thread.
+pub(crate) struct Fetcher<'r> {
+    inner: &'r Inner,
+    index: Arc<Index>,
+    control: &'r Control,
+    decompressor: Decompressor,
+}
+
+/// Sorts references by the packs that hold them. Tags are positions in `chunks`.
+///
+/// A chunk that the index does not know is reported by position.
+pub(crate) fn group_by_pack(
+    index: &Index,
+    chunks: impl Iterator<Item = (ChunkId, u32)>,
+) -> (BTreeMap<ObjectName, Vec<Wanted>>, Vec<(usize, ChunkId)>) {
+    let mut packs: BTreeMap<ObjectName, Vec<Wanted>> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for (tag, (id, length)) in chunks.enumerate() {
+        match index.lookup(&id) {
+            Some(location) => packs.entry(location.pack).or_default().push(Wanted { id, length, location, tag }),
+            None => unknown.push((tag, id)),
+        }
+    }
+    (packs, unknown)
+}
+
+/// A chunk that nothing says the place of.
+pub(crate) fn unknown_chunk(id: &ChunkId) -> Error {
+    Error::damaged("chunk", id, "no index names it")
+}
+
+impl<'r> Fetcher<'r> {
+    pub(crate) fn new(inner: &'r Inner, control: &'r Control) -> Result<Self> {
+        Ok(Self { inner, index: inner.index(control)?, control, decompressor: Decompressor::new()? })
+    }
+
+    /// Delivers every chunk of `wanted`, all in one pack, in the order of their places: its plaintext or why
+    /// there is none. Equal chunks are read once. Where the pack is damaged, other packs with the
+    /// chunk are tried.
+    ///
+    /// # Errors
+    ///
+    /// The first error that `deliver` returns; [`Error::Cancelled`].
+    pub(crate) fn fetch(
+        &mut self,
+        wanted: &mut [Wanted],
+        deliver: &mut dyn FnMut(&Wanted, Result<&[u8]>) -> Result<()>,
+    ) -> Result<()> {
+        wanted.sort_by_key(|item| item.location.offset);
+        let mut rest: &[Wanted] = wanted;
+        while let Some(first) = rest.first() {
+            self.control.cancel().check()?;
+            let begin = body_range(&first.location).start;
+            let mut end = begin;
+            let mut count = 0;
+            for item in rest {
+                let range = body_range(&item.location);
+                let near = range.start <= end.saturating_add(GAP) && range.end.saturating_sub(begin) <= READ;
+                if count > 0 && !near {
+                    break;
+                }
+                end = end.max(range.end);
+                count += 1;
+            }
+            let (group, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            rest = others;
+            let bytes = self.read_body(&first.location, begin..end);
+            let mut last: Option<(u32, ChunkId, Vec<u8>)> = None;
+            for item in group {
+                if let Some((offset, id, plain)) = &last
+                    && (*offset, *id) == (item.location.offset, item.id)
+                    && to_u64(plain.len()) == u64::from(item.length)
+                {
+                    deliver(item, Ok(plain))?;
+                    continue;
+                }
+                let chunk = match &bytes {
+                    Ok(bytes) => self.open_chunk(item, begin, bytes),
+                    Err(_) => Err(Error::Cancelled),
+                };
+                let chunk = match (chunk, &bytes) {
+                    (Ok(chunk), _) => Ok(chunk),
+                    (Err(error), Ok(_)) => self.elsewhere(item, error),
+                    (Err(_), Err(_)) => self.elsewhere_or_alone(item),
+                };
+                match chunk {
+                    Ok(plain) => {
+                        deliver(item, Ok(&plain))?;
+                        last = Some((item.location.offset, item.id, plain));
+                    }
+                    Err(error) => deliver(item, Err(error))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One chunk, from wherever it can be had.
+    pub(crate) fn fetch_one(&mut self, id: &ChunkId, length: u32) -> Result<Vec<u8>> {
+        let location = self.index.lookup(id).ok_or_else(|| unknown_chunk(id))?;
+        let item = Wanted { id: *id, length, location, tag: 0 };
+        self.alone(&item).or_else(|error| self.elsewhere(&item, error))
+    }
+
+    fn elsewhere_or_alone(&mut self, item: &Wanted) -> Result<Vec<u8>> {
+        self.alone(item).or_else(|error| self.elsewhere(item, error))
+    }
+
+    fn alone(&mut self, item: &Wanted) -> Result<Vec<u8>> {
+        let range = body_range(&item.location);
+        let bytes = self.read_body(&item.location, range.clone())?;
+        self.open_chunk(item, range.start, &bytes)
+    }
+
+    /// The same chunk in another pack; `first` is why it was not to be had from the first.
+    fn elsewhere(&mut self, item: &Wanted, first: Error) -> Result<Vec<u8>> {
+        for location in self.index.lookup_all(&item.id) {
+            if location.pack != item.location.pack
+                && let Ok(plain) = self.alone(&Wanted { location, ..*item })
+            {
+                return Ok(plain);
+            }
+        }
+        Err(first)
+    }
+
+    fn read_body(&self, location: &Location, range: Range<u64>) -> Result<Vec<u8>> {
+        let key = Place::Pack(location.pack).key();
+        let reader = self.reader(&location.pack)?;
+        let span = reader.span(&range)?;
+        reader.open_span(&range, &self.inner.get_range(&key, span, self.control)?)
+    }
+
+    fn reader(&self, pack: &ObjectName) -> Result<Arc<ObjectReader>> {
+        if let Some(reader) = self.inner.cache.reader(pack) {
+            return Ok(reader);
+        }
+        let key = Place::Pack(*pack).key();
+        let size = self.index.pack_size(pack).ok_or_else(|| Error::damaged("pack", &key, "no index names it"))?;
+        let header = self.inner.get_range(&key, 0..FIRST, self.control)?;
+        let reader = Arc::new(view::pack_reader(self.inner, key.as_str(), &header, size)?);
+        self.inner.cache.keep_reader(*pack, &reader);
+        Ok(reader)
+    }
+
+    /// Takes a chunk out of a range of the body that begins at `begin`, and checks it.
+    fn open_chunk(&mut self, item: &Wanted, begin: u64, bytes: &[u8]) -> Result<Vec<u8>> {
+        let range = body_range(&item.location);
+        let damaged = |reason: &str| Error::damaged("chunk", item.id, reason);
+        let from = to_usize(range.start.saturating_sub(begin), "chunk")?;
+        let to = to_usize(range.end.saturating_sub(begin), "chunk")?;
+        let stored = bytes.get(from..to).ok_or_else(|| damaged("its pack is too short"))?;
+        if item.location.raw != item.length {
+            return Err(damaged("its length is not the one that refers to it"));
+        }
+        let plain = self.decompressor.decompress(item.location.codec, stored, item.location.raw, &item.id)?;
+        let id = match item.location.kind {
+            ChunkKind::Data => self.inner.chunk_keys.data_id(&plain),
+            ChunkKind::Meta => self.inner.chunk_keys.meta_id(&plain),
+        };
+        if id != item.id {
+            return Err(damaged("its content does not have its id"));
+        }
+        Ok(plain.into_owned())
+    }
+}
+
+fn body_range(location: &Location) -> Range<u64> {
+    let begin = u64::from(location.offset);
+    begin..begin.saturating_add(u64::from(location.stored))
+}

@@ -1,0 +1,325 @@
+//! Restoring many entries: pack by pack, files written by several threads.
+
+use std::io;
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use crate::content::{ChunkRef, Content, ContentRoot, Entry, EntryPath};
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::length::to_u64;
+use crate::progress::Event;
+use crate::repository::backup::{Backup, Problem, Problems, error_chain};
+use crate::repository::environment::Control;
+use crate::repository::handle::Repository;
+use crate::repository::parallel::for_each;
+use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
+use crate::repository::write::lock;
+use crate::source::{BlockSink, TreeSink};
+
+/// Small files that are restored together.
+const BATCH_FILES: usize = 4096;
+/// Bytes of small files that are restored together.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Which entries to restore.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    within: Option<Vec<EntryPath>>,
+}
+
+impl Selection {
+    /// Every entry.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { within: None }
+    }
+
+    /// These entries, everything below them, and the directories above them.
+    #[must_use]
+    pub const fn within(paths: Vec<EntryPath>) -> Self {
+        Self { within: Some(paths) }
+    }
+
+    fn contains(&self, entry: &Entry) -> bool {
+        self.within.as_ref().is_none_or(|paths| {
+            paths
+                .iter()
+                .any(|path| entry.path.is_within(path) || (!entry.kind.has_content() && path.is_within(&entry.path)))
+        })
+    }
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RestoreReport {
+    /// Entries that were restored whole.
+    pub entries: u64,
+    /// Bytes of their content, holes included.
+    pub bytes: u64,
+    /// What could not be restored, at most the first 1000 problems.
+    pub problems: Vec<Problem>,
+    /// How many problems there were in all.
+    pub problem_count: u64,
+}
+
+impl RestoreReport {
+    /// Whether everything that was selected was restored.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.problem_count == 0
+    }
+}
+
+/// What the threads of a restore count.
+#[derive(Default)]
+struct Progress {
+    entries: u64,
+    bytes: u64,
+    problems: Problems,
+}
+
+/// A restore in progress.
+struct Restore<'r> {
+    repository: &'r Repository,
+    backup: &'r Backup,
+    sink: &'r dyn TreeSink,
+    control: &'r Control,
+    progress: Mutex<Progress>,
+}
+
+impl Repository {
+    /// Restores entries to `sink`, on the threads of `control`. What fails is recorded and the rest goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] where nothing is selected; [`Error::Damaged`], [`Error::Storage`] where the
+    /// catalogue cannot be read on: the report would not say what is missing; [`Error::Cancelled`].
+    pub fn restore_tree(
+        &self,
+        backup: &Backup,
+        selection: &Selection,
+        sink: &dyn TreeSink,
+        control: &Control,
+    ) -> Result<RestoreReport> {
+        let restore = Restore { repository: self, backup, sink, control, progress: Mutex::default() };
+        control.event(&Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical });
+        let mut batch = Batch::default();
+        let mut selected = false;
+        for entry in self.entries(backup)? {
+            control.cancel().check()?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error @ (Error::Storage { .. } | Error::Cancelled)) => return Err(error),
+                Err(error) => {
+                    restore.problem("entry", &error)?;
+                    continue;
+                }
+            };
+            if !selection.contains(&entry) {
+                continue;
+            }
+            selected = true;
+            restore.entry(entry, &mut batch)?;
+        }
+        if !selected && selection.within.is_some() {
+            return Err(Error::not_found("entry", "nothing in the backup is at the given paths"));
+        }
+        restore.flush(&mut batch)?;
+        for (path, error) in sink.complete() {
+            restore.problem(&path.to_string(), &error)?;
+        }
+        let progress = restore.progress.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+        Ok(RestoreReport {
+            entries: progress.entries,
+            bytes: progress.bytes,
+            problems: progress.problems.first,
+            problem_count: progress.problems.count,
+        })
+    }
+}
+
+/// Files of one chunk or none, and hard links, that are restored together.
+#[derive(Default)]
+struct Batch {
+    files: Vec<Entry>,
+    links: Vec<Entry>,
+    bytes: u64,
+}
+
+impl Restore<'_> {
+    fn entry(&self, entry: Entry, batch: &mut Batch) -> Result<()> {
+        if entry.hard_link.is_some() {
+            batch.links.push(entry);
+        } else if !entry.kind.has_content() {
+            match self.sink.create(&entry, None) {
+                Ok(_) => self.done(&entry)?,
+                Err(error) => self.problem(&entry.path.to_string(), &error)?,
+            }
+        } else if single_chunk(&entry.content).is_some() {
+            batch.bytes = batch.bytes.saturating_add(entry.size());
+            batch.files.push(entry);
+        } else {
+            return self.large(&entry);
+        }
+        if batch.files.len().saturating_add(batch.links.len()) >= BATCH_FILES || batch.bytes >= BATCH_BYTES {
+            self.flush(batch)?;
+        }
+        Ok(())
+    }
+
+    /// A file of many chunks, by itself, on all threads.
+    fn large(&self, entry: &Entry) -> Result<()> {
+        self.control.event(&Event::EntryStarted { path: &entry.path });
+        let sink = match self.create(entry) {
+            Ok(sink) => sink,
+            Err(error) => return self.problem(&entry.path.to_string(), &error),
+        };
+        match self.repository.restore_blocks(entry, &*sink, self.control) {
+            Ok(()) => self.finish(entry, sink),
+            Err(error) => {
+                self.sink.abandon(entry, sink);
+                if matches!(error, Error::Cancelled) {
+                    Err(error)
+                } else {
+                    self.problem(&entry.path.to_string(), &error)
+                }
+            }
+        }
+    }
+
+    fn flush(&self, batch: &mut Batch) -> Result<()> {
+        let Batch { files, links, .. } = std::mem::take(batch);
+        let inner = &*self.repository.inner;
+        let index = inner.index(self.control)?;
+        let mut chunks = Vec::new();
+        let mut of_chunk = Vec::new();
+        let mut empty = Vec::new();
+        for (number, file) in files.iter().enumerate() {
+            match single_chunk(&file.content) {
+                Some(Some(ChunkRef::Data { id, length })) => {
+                    chunks.push((id, length));
+                    of_chunk.push(number);
+                }
+                _ => empty.push(number),
+            }
+        }
+        let (packs, unknown) = group_by_pack(&index, chunks.into_iter());
+        let file_of = |tag: usize| of_chunk.get(tag).and_then(|number| files.get(*number));
+        for (tag, id) in unknown {
+            if let Some(file) = file_of(tag) {
+                self.problem(&file.path.to_string(), &unknown_chunk(&id))?;
+            }
+        }
+        for_each(self.control, empty.len(), &|| Ok(()), &|(), number| {
+            let file = empty.get(number).and_then(|number| files.get(*number));
+            file.map_or(Ok(()), |file| self.small(file, Ok(&[])))
+        })?;
+        // Pieces of packs, so that all threads have work where few packs hold many files.
+        let mut jobs: Vec<Mutex<Vec<Wanted>>> = Vec::new();
+        for mut wanted in packs.into_values() {
+            wanted.sort_by_key(|item| item.location.offset);
+            jobs.extend(wanted.chunks(512).map(|part| Mutex::new(part.to_vec())));
+        }
+        for_each(self.control, jobs.len(), &|| Fetcher::new(inner, self.control), &|fetcher, number| {
+            let Some(job) = jobs.get(number) else { return Ok(()) };
+            let mut wanted = std::mem::take(&mut *lock(job)?);
+            fetcher
+                .fetch(&mut wanted, &mut |item, plain| file_of(item.tag).map_or(Ok(()), |file| self.small(file, plain)))
+        })?;
+        links.iter().try_for_each(|entry| self.link(entry))
+    }
+
+    /// Writes a file whose content is here, or is one hole.
+    fn small(&self, entry: &Entry, plain: Result<&[u8]>) -> Result<()> {
+        let plain = match plain {
+            Ok(plain) => plain,
+            Err(error) => return self.problem(&entry.path.to_string(), &error),
+        };
+        let sink = match self.create(entry) {
+            Ok(sink) => sink,
+            Err(error) => return self.problem(&entry.path.to_string(), &error),
+        };
+        let written = if plain.is_empty() {
+            if entry.size() > 0 { sink.hole(0, entry.size()) } else { Ok(()) }
+        } else {
+            sink.write_at(0, plain)
+        };
+        match written.and_then(|()| sink.finish(entry.size())) {
+            Ok(()) => {
+                let kind = if plain.is_empty() { ExtentKind::Zero } else { ExtentKind::Data };
+                self.control.event(&Event::Bytes { count: entry.size(), kind });
+                self.finish(entry, sink)
+            }
+            Err(error) => {
+                self.sink.abandon(entry, sink);
+                self.problem(&entry.path.to_string(), &error)
+            }
+        }
+    }
+
+    /// A hard link to an entry that was restored before, or a copy of it where that was not selected.
+    fn link(&self, entry: &Entry) -> Result<()> {
+        let Some(target) = &entry.hard_link else { return Ok(()) };
+        match self.sink.create(entry, Some(target)) {
+            Ok(_) => return self.done(entry),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return self.problem(&entry.path.to_string(), &error);
+            }
+            Err(_) => {}
+        }
+        match self.repository.entry(self.backup, target) {
+            Ok(original) if original.hard_link.is_none() => {
+                let mut copy = entry.clone();
+                copy.hard_link = None;
+                copy.content = original.content;
+                copy.digest = original.digest;
+                self.large(&copy)
+            }
+            Ok(_) => self.problem(&entry.path.to_string(), &Error::damaged("entry", target, "a link to a link")),
+            Err(error @ Error::Cancelled) => Err(error),
+            Err(error) => self.problem(&entry.path.to_string(), &error),
+        }
+    }
+
+    fn create(&self, entry: &Entry) -> io::Result<Box<dyn BlockSink>> {
+        let sink = self.sink.create(entry, None)?;
+        sink.ok_or_else(|| io::Error::other("the target takes no content for it"))
+    }
+
+    fn finish(&self, entry: &Entry, sink: Box<dyn BlockSink>) -> Result<()> {
+        match self.sink.finish(entry, sink) {
+            Ok(()) => self.done(entry),
+            Err(error) => self.problem(&entry.path.to_string(), &error),
+        }
+    }
+
+    fn done(&self, entry: &Entry) -> Result<()> {
+        self.control.event(&Event::EntryFinished { path: &entry.path });
+        let mut progress = lock(&self.progress)?;
+        progress.entries = progress.entries.saturating_add(1);
+        progress.bytes = progress.bytes.saturating_add(entry.size());
+        Ok(())
+    }
+
+    fn problem(&self, name: &str, error: &dyn std::error::Error) -> Result<()> {
+        let message = error_chain(error);
+        self.control.event(&Event::Problem { name, message: &message });
+        lock(&self.progress)?.problems.record(name, &message);
+        Ok(())
+    }
+}
+
+/// The only reference of a content that has one or none; `None` for larger ones.
+fn single_chunk(content: &Content) -> Option<Option<ChunkRef>> {
+    match &content.root {
+        ContentRoot::Inline(refs) => match refs.as_slice() {
+            [] => Some(None),
+            [reference] if to_u64(4 << 20) >= reference.length() => Some(Some(*reference)),
+            _ => None,
+        },
+        ContentRoot::Tree { .. } => None,
+    }
+}

@@ -1,0 +1,134 @@
+//! Status and sizes of a repository.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, SessionId};
+use crate::length::to_u64;
+use crate::repository::backup::Backup;
+use crate::repository::environment::Control;
+use crate::repository::handle::Repository;
+use crate::storage::list_all;
+
+/// The state of a repository now.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RepositoryStatus {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// Free bytes of the storage, where it knows.
+    pub free_bytes: Option<u64>,
+    /// Number of backups.
+    pub backups: u64,
+    /// The newest backup.
+    pub newest: Option<Backup>,
+    /// Sessions that run now, or ended without a backup: nothing tells these apart but time.
+    pub unfinished_sessions: Vec<UnfinishedSession>,
+    /// Number of the keyring in use.
+    pub keyring: u32,
+    /// Generation of the newest root key.
+    pub root_key_generation: u32,
+}
+
+/// A session without an outcome.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct UnfinishedSession {
+    /// Its id.
+    pub session: SessionId,
+    /// Its collection generation.
+    pub generation: u32,
+}
+
+/// Sizes of a repository.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RepositoryStatistics {
+    /// Number of backups.
+    pub backups: u64,
+    /// Bytes of content of all backups together, holes included.
+    pub logical_bytes: u64,
+    /// Bytes of distinct chunks before compression.
+    pub unique_bytes: u64,
+    /// Bytes of all objects on the storage.
+    pub stored_bytes: u64,
+    /// Objects on the storage.
+    pub objects: u64,
+    /// Packs that the index names.
+    pub packs: u64,
+    /// Places of chunks in the index.
+    pub chunks: u64,
+    /// Logical bytes for each unique byte; 0 where there is nothing.
+    pub dedup_ratio: f64,
+    /// Unique bytes for each stored byte; 0 where there is nothing.
+    pub compression_ratio: f64,
+    /// Memory that the index takes, in bytes.
+    pub index_memory_bytes: u64,
+}
+
+impl Repository {
+    /// The state of the repository now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`]; [`Error::Damaged`] where a backup's body cannot be opened.
+    pub fn status(&self) -> Result<RepositoryStatus> {
+        let history = self.inner.history()?;
+        let mut backups = self.backups_of(&history)?;
+        let unfinished =
+            |(generation, session): &(u32, SessionId)| UnfinishedSession { session: *session, generation: *generation };
+        Ok(RepositoryStatus {
+            id: self.id(),
+            read_only: self.is_read_only(),
+            free_bytes: self.inner.storage.capabilities().free_bytes,
+            backups: to_u64(backups.len()),
+            newest: backups.pop(),
+            unfinished_sessions: history.unfinished.iter().map(unfinished).collect(),
+            keyring: self.inner.keyring_number,
+            root_key_generation: self.inner.generation,
+        })
+    }
+
+    /// Sizes of the repository.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status).
+    pub fn statistics(&self) -> Result<RepositoryStatistics> {
+        let inner = &self.inner;
+        let backups = self.backups()?;
+        let index = inner.index(&Control::default())?;
+        let objects = list_all(&*inner.storage, "").map_err(|source| Error::Storage {
+            operation: "list",
+            key: String::new(),
+            source,
+        })?;
+        let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0u64, u64::saturating_add);
+        let logical_bytes = sum(&mut backups.iter().map(|backup| backup.statistics.bytes_logical));
+        let stored_bytes = sum(&mut objects.iter().map(|object| object.size));
+        let unique_bytes = index.raw_bytes();
+        Ok(RepositoryStatistics {
+            backups: to_u64(backups.len()),
+            logical_bytes,
+            unique_bytes,
+            stored_bytes,
+            objects: to_u64(objects.len()),
+            packs: to_u64(index.packs().len()),
+            chunks: index.chunk_count(),
+            dedup_ratio: ratio(logical_bytes, unique_bytes),
+            compression_ratio: ratio(unique_bytes, stored_bytes),
+            index_memory_bytes: index.memory_bytes(),
+        })
+    }
+}
+
+/// A ratio for people, to three digits.
+fn ratio(numerator: u64, denominator: u64) -> f64 {
+    if denominator == 0 {
+        return 0.0;
+    }
+    let thousandths = u128::from(numerator).saturating_mul(1000) / u128::from(denominator);
+    u32::try_from(thousandths).map_or(f64::INFINITY, f64::from) / 1000.0
+}

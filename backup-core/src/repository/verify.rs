@@ -1,0 +1,16 @@
+//! Proving that backups can be restored.
+//!
+//! Four levels, each with all of those before it: *presence* and *bytes* need no password, *structure*
+//! and *content* do.
+
+mod content;
+mod ledger;
+mod options;
+mod report;
+mod sites;
+mod structure;
+
+pub use self::ledger::VerificationLedger;
+pub use self::options::{Share, VerifyLevel, VerifyOptions};
+pub use self::report::{AffectedEntry, Finding, FindingKind, VerifyReport};
+pub(crate) use self::sites::{Site, without_password};

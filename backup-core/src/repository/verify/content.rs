@@ -1,0 +1,220 @@
+//! The levels that need the password, and the entry point of all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use hashbrown::HashSet;
+
+use crate::compress::Decompressor;
+use crate::error::Result;
+use crate::format::layout::Place;
+use crate::id::{ChunkId, ObjectName};
+use crate::length::to_u64;
+use crate::limits;
+use crate::object::verify_name;
+use crate::pack::{ChunkKind, Directory, HEADER_LENGTH};
+use crate::progress::Event;
+use crate::repository::environment::Control;
+use crate::repository::handle::{Inner, Repository, read_error};
+use crate::repository::parallel::for_each;
+use crate::repository::verify::ledger::{self, VerificationLedger};
+use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
+use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
+use crate::repository::verify::sites::{Present, Site, check_bytes, presence, read_closure, small_objects};
+use crate::repository::verify::structure::{Walked, affected_entries, check_backup};
+use crate::repository::view;
+use crate::repository::write::lock;
+
+/// What could not be verified.
+#[derive(Default)]
+pub(crate) struct Damage {
+    /// Whole packs. The finding about one is under its storage key.
+    pub(crate) packs: HashSet<ObjectName>,
+    /// Single chunks. The finding about one is under its id.
+    pub(crate) chunks: HashSet<ChunkId>,
+}
+
+type Damaged = Mutex<Damage>;
+
+impl Repository {
+    /// Proves that backups can be restored, as thoroughly as `options` say. Damage is in the report, with the
+    /// entries that it hurts, and is not an error.
+    ///
+    /// At the level content, every chosen pack is read once: its name is the hash of its bytes, every chunk of it
+    /// opens, decompresses and has its id, and its directory says what the index says. With a `ledger`, what
+    /// was verified is remembered there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`](crate::Error::NotFound) for a backup that does not exist;
+    /// [`Error::Storage`](crate::Error::Storage) where the storage cannot be listed;
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn verify(
+        &self,
+        options: &VerifyOptions,
+        mut ledger: Option<&mut VerificationLedger>,
+        control: &Control,
+    ) -> Result<VerifyReport> {
+        options.check()?;
+        let inner = &*self.inner;
+        let environment = &inner.environment;
+        let site = Site { storage: &*inner.storage, signers: &inner.signers, config_hash: inner.config_hash };
+        let findings = Findings::new(options, environment);
+        let present = presence(&site, options, control, &findings)?;
+        // What was read before may hide what is damaged now.
+        inner.forget_view();
+        if options.level >= VerifyLevel::Bytes {
+            small_objects(&site, &present, control, &findings)?;
+        }
+        let damaged = Damaged::default();
+        if options.level >= VerifyLevel::Bytes {
+            let (chosen, all) = ledger::choose(options.share, &present.packs, ledger.as_deref_mut());
+            findings.count(|report| report.partial |= !all)?;
+            let total =
+                chosen.iter().filter_map(|name| present.packs.get(name)).fold(0u64, |a, b| a.saturating_add(*b));
+            control.event(&Event::Expected { entries: 0, bytes: total });
+            let good = check_packs(inner, &site, options.level, &chosen, &damaged, control, &findings)?;
+            if let Some(ledger) = ledger {
+                for (name, good) in good {
+                    if good { ledger.verified(name, environment.now()) } else { ledger.failed(&name) }
+                }
+            }
+        }
+        if options.level >= VerifyLevel::Structure {
+            walk(inner, &present, &damaged, control, &findings)?;
+        }
+        findings.finish(environment)
+    }
+}
+
+/// Walks every backup, and says which entries the damage that was found hurts.
+fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, findings: &Findings) -> Result<()> {
+    let index = view::for_reading(inner, &present.history, control)?;
+    inner.set_index(&index);
+    let mut walked = Walked::default();
+    for commit in &present.commits {
+        // A closure that cannot be read was reported.
+        let closure = read_closure(&*inner.storage, commit, control).ok();
+        check_backup(inner, &index, commit, closure.as_ref(), &mut walked, control, findings)?;
+    }
+    let mut damage = std::mem::take(&mut *lock(damaged)?);
+    damage.packs.extend(&present.lost);
+    if damage.packs.is_empty() && damage.chunks.is_empty() {
+        return Ok(());
+    }
+    for commit in &present.commits {
+        affected_entries(inner, &index, commit, &damage, control, findings)?;
+    }
+    Ok(())
+}
+
+/// Reads packs whole. Returns which of them were good.
+fn check_packs(
+    inner: &Inner,
+    site: &Site<'_>,
+    level: VerifyLevel,
+    chosen: &[ObjectName],
+    damaged: &Damaged,
+    control: &Control,
+    findings: &Findings,
+) -> Result<BTreeMap<ObjectName, bool>> {
+    let good = Mutex::new(BTreeMap::new());
+    for_each(control, chosen.len(), &Decompressor::new, &|decompressor, number| {
+        let Some(name) = chosen.get(number) else { return Ok(()) };
+        let ok = if level >= VerifyLevel::Content {
+            check_pack(inner, name, decompressor, damaged, control, findings)?
+        } else {
+            let limit = limits::PACK + limits::PACK / 16;
+            let ok = check_bytes(site, "pack", Place::Pack(*name), name, limit, control, findings)?;
+            if !ok {
+                lock(damaged)?.packs.insert(*name);
+            }
+            ok
+        };
+        lock(&good)?.insert(*name, ok);
+        Ok(())
+    })?;
+    good.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+}
+
+/// Opens a pack and every chunk in it. Returns whether all of it is good.
+fn check_pack(
+    inner: &Inner,
+    name: &ObjectName,
+    decompressor: &mut Decompressor,
+    damaged: &Damaged,
+    control: &Control,
+    findings: &Findings,
+) -> Result<bool> {
+    let key = Place::Pack(*name).key();
+    let object = match inner.storage.get(&key, limits::PACK + limits::PACK / 16) {
+        Ok(object) => object,
+        Err(error) => {
+            findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?;
+            lock(damaged)?.packs.insert(*name);
+            return Ok(false);
+        }
+    };
+    let count = to_u64(object.len());
+    control.event(&Event::Fetched { bytes: count });
+    control.event(&Event::Bytes { count, kind: crate::extent::ExtentKind::Data });
+    let mut good = true;
+    if let Err(error) = verify_name("pack", key.as_str(), name, &object) {
+        findings.add_error(FindingKind::Bytes, key.as_str(), error)?;
+        good = false;
+    }
+    let opened = view::pack_reader(inner, key.as_str(), &object, count).and_then(|reader| reader.open_all(&object));
+    drop(object);
+    let body = match opened {
+        Ok(body) => body,
+        Err(error) => {
+            if good {
+                findings.add_error(FindingKind::Chunk, key.as_str(), error)?;
+            }
+            lock(damaged)?.packs.insert(*name);
+            return Ok(false);
+        }
+    };
+    let directory = directory_of(&body, &key);
+    let directory = match directory {
+        Ok(directory) => directory,
+        Err(error) => {
+            findings.add_error(FindingKind::Chunk, key.as_str(), error)?;
+            lock(damaged)?.packs.insert(*name);
+            return Ok(false);
+        }
+    };
+    let mut checked = 0u64;
+    for entry in directory.entries() {
+        control.cancel().check()?;
+        let chunk = Directory::payload(&body, entry, &key)
+            .and_then(|stored| decompressor.decompress(entry.codec, stored, entry.raw, &entry.id))
+            .map(|plain| match entry.kind {
+                ChunkKind::Data => inner.chunk_keys.data_id(&plain),
+                ChunkKind::Meta => inner.chunk_keys.meta_id(&plain),
+            });
+        let message = match chunk {
+            Ok(id) if id == entry.id => {
+                checked = checked.saturating_add(1);
+                continue;
+            }
+            Ok(_) => "its content does not have its id".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        good = false;
+        let object = entry.id.to_string();
+        findings.add(FindingKind::Chunk, &object, &format!("in {key}: {message}"))?;
+        lock(damaged)?.chunks.insert(entry.id);
+    }
+    findings.count(|report| {
+        report.chunks_checked = report.chunks_checked.saturating_add(checked);
+        report.bytes_checked = report.bytes_checked.saturating_add(count);
+    })?;
+    Ok(good)
+}
+
+fn directory_of(body: &[u8], key: &crate::storage::Key) -> Result<Directory> {
+    let header = body.get(..HEADER_LENGTH).unwrap_or(body);
+    let length = Directory::length(header, key)?;
+    Directory::parse(body.get(..length).unwrap_or(body), to_u64(body.len()), key)
+}

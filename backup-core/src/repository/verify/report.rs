@@ -1,0 +1,200 @@
+//! What a verification found.
+
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use crate::content::EntryPath;
+use crate::error::{Error, Result};
+use crate::id::BackupId;
+use crate::repository::backup::error_chain;
+use crate::repository::environment::Environment;
+use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
+use crate::repository::write::lock;
+use crate::time::Timestamp;
+
+/// The result of a verification: a value to print, to store and to act on.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// How thorough it was.
+    pub level: VerifyLevel,
+    /// Whether nothing was found.
+    pub ok: bool,
+    /// Whether only a share of the packs was read, or only some backups were looked at.
+    pub partial: bool,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// Backups that were looked at.
+    pub backups_checked: u64,
+    /// Objects that were looked at.
+    pub objects_checked: u64,
+    /// Bytes of objects that were read and checked.
+    pub bytes_checked: u64,
+    /// Chunks that were opened and checked against their ids.
+    pub chunks_checked: u64,
+    /// Entries whose contents were walked.
+    pub entries_checked: u64,
+    /// What was found, at most the first 1000 findings.
+    pub findings: Vec<Finding>,
+    /// Findings that are not listed.
+    pub findings_omitted: u64,
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The storage key or chunk id concerned.
+    pub object: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// Entries that cannot be restored whole because of it, at most the first 100.
+    pub entries: Vec<AffectedEntry>,
+    /// Entries that are not listed.
+    pub entries_omitted: u64,
+}
+
+/// An entry that a finding hurts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AffectedEntry {
+    /// The backup.
+    pub backup: BackupId,
+    /// The entry.
+    pub path: EntryPath,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// An object that is needed is not there.
+    Missing,
+    /// An object has another size than it was stored with.
+    Size,
+    /// The bytes of an object are not those that were stored.
+    Bytes,
+    /// A signed record or its signature is not valid.
+    Record,
+    /// A commit names another that is not there, or an expected one is not there.
+    History,
+    /// A backup's body, a catalogue or a page is not valid.
+    Structure,
+    /// A chunk cannot be found, opened, or does not have its id.
+    Chunk,
+    /// The storage could not be read.
+    Storage,
+}
+
+impl FindingKind {
+    /// Its stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Size => "size",
+            Self::Bytes => "bytes",
+            Self::Record => "record",
+            Self::History => "history",
+            Self::Structure => "structure",
+            Self::Chunk => "chunk",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+/// Findings and amounts that gather on several threads.
+pub(crate) struct Findings {
+    state: Mutex<VerifyReport>,
+}
+
+/// Findings that are listed.
+const LISTED: usize = 1000;
+/// Entries that a finding lists.
+const LISTED_ENTRIES: usize = 100;
+
+impl Findings {
+    pub(crate) fn new(options: &VerifyOptions, environment: &Environment) -> Self {
+        let now = environment.now();
+        Self {
+            state: Mutex::new(VerifyReport {
+                level: options.level,
+                ok: true,
+                partial: !options.backups.is_empty(),
+                started: now,
+                finished: now,
+                backups_checked: 0,
+                objects_checked: 0,
+                bytes_checked: 0,
+                chunks_checked: 0,
+                entries_checked: 0,
+                findings: Vec::new(),
+                findings_omitted: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn add(&self, kind: FindingKind, object: &str, message: &str) -> Result<()> {
+        let mut report = lock(&self.state)?;
+        report.ok = false;
+        if report.findings.len() < LISTED {
+            report.findings.push(Finding {
+                kind,
+                object: object.to_owned(),
+                message: message.to_owned(),
+                entries: Vec::new(),
+                entries_omitted: 0,
+            });
+        } else {
+            report.findings_omitted = report.findings_omitted.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// An error as a finding; cancelling stays an error.
+    pub(crate) fn add_error(&self, kind: FindingKind, object: &str, error: Error) -> Result<()> {
+        match error {
+            Error::Cancelled | Error::Internal(_) => Err(error),
+            Error::Storage { .. } => self.add(FindingKind::Storage, object, &error_chain(&error)),
+            error => self.add(kind, object, &error_chain(&error)),
+        }
+    }
+
+    /// An entry that the findings about `objects` hurt.
+    pub(crate) fn affect(&self, objects: &[String], entry: &AffectedEntry) -> Result<()> {
+        let mut report = lock(&self.state)?;
+        for finding in report.findings.iter_mut().filter(|finding| objects.contains(&finding.object)) {
+            if finding.entries.contains(entry) {
+                continue;
+            }
+            if finding.entries.len() < LISTED_ENTRIES {
+                finding.entries.push(entry.clone());
+            } else {
+                finding.entries_omitted = finding.entries_omitted.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut VerifyReport)) -> Result<()> {
+        count(&mut *lock(&self.state)?);
+        Ok(())
+    }
+
+    pub(crate) fn is_clean(&self) -> Result<bool> {
+        Ok(lock(&self.state)?.ok)
+    }
+
+    pub(crate) fn finish(self, environment: &Environment) -> Result<VerifyReport> {
+        let mut report = self.state.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+        report.findings.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
+        report.finished = environment.now();
+        Ok(report)
+    }
+}

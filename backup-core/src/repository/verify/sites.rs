@@ -1,0 +1,232 @@
+//! Presence and bytes: what anybody can check who can read the storage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+use crate::format::layout::{self, Place};
+use crate::id::{Digest, ObjectName};
+use crate::length::to_u64;
+use crate::limits;
+use crate::object::verify_name;
+use crate::progress::Event;
+use crate::repository::environment::{Control, Environment};
+use crate::repository::handle::read_error;
+use crate::repository::parallel::for_each;
+use crate::repository::verify::ledger;
+use crate::repository::verify::options::{Share, VerifyLevel, VerifyOptions};
+use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
+use crate::session::{Closure, Commit, History, Signers};
+use crate::storage::{Key, Storage, list_all};
+
+/// A storage and what its repository says of itself.
+pub(crate) struct Site<'s> {
+    pub(crate) storage: &'s dyn Storage,
+    pub(crate) signers: &'s Signers,
+    pub(crate) config_hash: Digest,
+}
+
+/// What is known after the presence of everything was checked.
+pub(crate) struct Present {
+    pub(crate) history: History,
+    /// The commits that were looked at.
+    pub(crate) commits: Vec<Commit>,
+    /// Packs that they need and that are there with their sizes.
+    pub(crate) packs: BTreeMap<ObjectName, u64>,
+    /// Packs that they need and that are not there, or have another size.
+    pub(crate) lost: BTreeSet<ObjectName>,
+}
+
+/// Verifies at the levels that need no password.
+pub(crate) fn without_password(
+    site: &Site<'_>,
+    options: &VerifyOptions,
+    control: &Control,
+    environment: &Environment,
+) -> Result<VerifyReport> {
+    options.check()?;
+    if options.level > VerifyLevel::Bytes {
+        return Err(Error::invalid("level", "structure and content need the password"));
+    }
+    if matches!(options.share, Share::Rotating { .. }) {
+        return Err(Error::invalid("share", "a rotating share needs the password and a ledger"));
+    }
+    let findings = Findings::new(options, environment);
+    let present = presence(site, options, control, &findings)?;
+    if options.level >= VerifyLevel::Bytes {
+        let (chosen, all) = ledger::choose(options.share, &present.packs, None);
+        findings.count(|report| report.partial |= !all)?;
+        small_objects(site, &present, control, &findings)?;
+        for_each(control, chosen.len(), &|| Ok(()), &|(), number| {
+            chosen.get(number).map_or(Ok(()), |name| {
+                check_bytes(
+                    site,
+                    "pack",
+                    Place::Pack(*name),
+                    name,
+                    limits::PACK + limits::PACK / 16,
+                    control,
+                    &findings,
+                )
+                .map(drop)
+            })
+        })?;
+    }
+    findings.finish(environment)
+}
+
+/// Checks signatures, closures and that every object is there with its size.
+pub(crate) fn presence(
+    site: &Site<'_>,
+    options: &VerifyOptions,
+    control: &Control,
+    findings: &Findings,
+) -> Result<Present> {
+    let history = History::read(site.storage, site.signers)?;
+    for flaw in &history.flaws {
+        findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
+    }
+    for missing in history.missing() {
+        findings.add(FindingKind::History, &missing.to_string(), "a commit that another names is not there")?;
+    }
+    if let Some(head) = options.expected_head
+        && !history.valid.contains_key(&head)
+        && !history.forgotten.contains(&head)
+    {
+        findings.add(FindingKind::History, &head.to_string(), "the expected backup is not there")?;
+    }
+    for wanted in &options.backups {
+        if !history.commits.contains_key(wanted) {
+            return Err(Error::not_found("backup", wanted));
+        }
+    }
+    let commits: Vec<Commit> = history
+        .commits
+        .values()
+        .filter(|commit| options.backups.is_empty() || options.backups.contains(&commit.id))
+        .cloned()
+        .collect();
+    let listed = |prefix: &str| {
+        let objects = list_all(site.storage, prefix).map_err(|source| Error::Storage {
+            operation: "list",
+            key: prefix.to_owned(),
+            source,
+        })?;
+        Ok::<_, Error>(objects.into_iter().map(|object| (object.key, object.size)).collect::<BTreeMap<Key, u64>>())
+    };
+    let packs_there = listed(layout::PACKS)?;
+    let mut there = listed(layout::BODIES)?;
+    there.extend(listed(layout::CLOSURES)?);
+    there.extend(listed(layout::INDEXES)?);
+    let mut packs: BTreeMap<ObjectName, u64> = BTreeMap::new();
+    let mut looked_at: BTreeSet<Key> = BTreeSet::new();
+    for commit in &commits {
+        control.cancel().check()?;
+        let content = &commit.content;
+        let key = commit.place().key();
+        if content.config != site.config_hash {
+            findings.add(FindingKind::Record, key.as_str(), "it was made for another config")?;
+        }
+        let mut places = vec![Place::Body(content.body), Place::Closure(content.closure)];
+        places.extend(content.indexes.iter().map(|name| Place::Index(*name)));
+        for place in places {
+            let key = place.key();
+            if !there.contains_key(&key) && looked_at.insert(key.clone()) {
+                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+            }
+            looked_at.insert(key);
+        }
+        let key = Place::Closure(content.closure).key();
+        match read_closure(site.storage, commit, control) {
+            Ok(closure) => packs.extend(closure.packs),
+            Err(error) if there.contains_key(&key) => findings.add_error(FindingKind::Bytes, key.as_str(), error)?,
+            Err(error @ (Error::Cancelled | Error::Internal(_))) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let needed = packs.len();
+    let mut present = BTreeMap::new();
+    let mut lost = BTreeSet::new();
+    for (name, size) in packs {
+        let key = Place::Pack(name).key();
+        match packs_there.get(&key) {
+            None => {
+                lost.insert(name);
+                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+            }
+            Some(found) if *found != size => {
+                lost.insert(name);
+                findings.add(FindingKind::Size, key.as_str(), &format!("{found} bytes instead of {size}"))?;
+            }
+            Some(_) => drop(present.insert(name, size)),
+        }
+    }
+    findings.count(|report| {
+        report.backups_checked = to_u64(commits.len());
+        report.objects_checked = to_u64(looked_at.len().saturating_add(needed).saturating_add(commits.len()));
+    })?;
+    Ok(Present { history, commits, packs: present, lost })
+}
+
+/// Reads a closure and holds it against its commit.
+pub(crate) fn read_closure(storage: &dyn Storage, commit: &Commit, control: &Control) -> Result<Closure> {
+    let content = &commit.content;
+    let key = Place::Closure(content.closure).key();
+    let bytes = storage.get(&key, limits::CLOSURE).map_err(|error| read_error(&key, error))?;
+    control.event(&Event::Fetched { bytes: to_u64(bytes.len()) });
+    verify_name("closure", key.as_str(), &content.closure, &bytes)?;
+    let closure = Closure::decode(&bytes, key.as_str())?;
+    if to_u64(closure.packs.len()) != content.closure_packs || closure.bytes() != content.closure_bytes {
+        return Err(Error::damaged("closure", &key, "it is not the one that the commit describes"));
+    }
+    Ok(closure)
+}
+
+/// Checks the bytes of bodies, indexes and key material.
+pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Control, findings: &Findings) -> Result<()> {
+    let mut objects: BTreeSet<(Place, &'static str, ObjectName, u64)> = BTreeSet::new();
+    for commit in &present.commits {
+        let content = &commit.content;
+        objects.insert((Place::Body(content.body), "backup body", content.body, limits::BODY));
+        for name in &content.indexes {
+            objects.insert((Place::Index(*name), "index", *name, limits::INDEX + limits::INDEX / 16));
+        }
+    }
+    let objects: Vec<_> = objects.into_iter().collect();
+    for_each(control, objects.len(), &|| Ok(()), &|(), number| {
+        objects.get(number).map_or(Ok(()), |(place, what, name, limit)| {
+            check_bytes(site, what, *place, name, *limit, control, findings).map(drop)
+        })
+    })
+}
+
+/// Reads an object and checks that its bytes have the hash that is its name. Returns whether they have.
+pub(crate) fn check_bytes(
+    site: &Site<'_>,
+    what: &'static str,
+    place: Place,
+    name: &ObjectName,
+    limit: u64,
+    control: &Control,
+    findings: &Findings,
+) -> Result<bool> {
+    let key = place.key();
+    let bytes = match site.storage.get(&key, limit) {
+        Ok(bytes) => bytes,
+        // Reported as missing already.
+        Err(crate::storage::StorageError::NotFound) => return Ok(false),
+        Err(error) => {
+            findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?;
+            return Ok(false);
+        }
+    };
+    let count = to_u64(bytes.len());
+    control.event(&Event::Fetched { bytes: count });
+    findings.count(|report| report.bytes_checked = report.bytes_checked.saturating_add(count))?;
+    match verify_name(what, key.as_str(), name, &bytes) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            findings.add_error(FindingKind::Bytes, key.as_str(), error)?;
+            Ok(false)
+        }
+    }
+}
