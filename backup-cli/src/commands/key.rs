@@ -54,6 +54,7 @@ fn list(context: &Context<'_>) -> Result<(), Failure> {
             let kind = match slot.kind {
                 KeySlotKind::Password => "password",
                 KeySlotKind::RecoveryKey => "recovery-key",
+                _ => "unknown",
             };
             vec![slot.id.to_string(), kind.to_owned(), text::clean(&slot.label)]
         })
