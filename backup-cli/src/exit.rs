@@ -66,10 +66,10 @@ impl Failure {
         Self::Io { what: what.into(), source }
     }
 
-    /// Writing content to standard output: a reader that went away is no failure of the target.
+    /// Writing content to standard output, where a reader that went away is no failure.
     pub(crate) fn to_stdout(error: Error) -> Self {
         match error {
-            Error::Sink { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Self::Output(source),
+            Error::Sink { source, .. } => Self::Output(source),
             error => Self::Engine(error),
         }
     }

@@ -69,6 +69,12 @@ impl Done {
 
 impl Restoration<'_> {
     fn run(&self, paths: &[EntryPath], entries: &[Entry]) -> Result<Done, Failure> {
+        if let (Some(range), [entry]) = (&self.arguments.range, entries)
+            && range.0.end > entry.size()
+        {
+            let (path, size) = (&entry.path, entry.size());
+            return Err(Failure::usage(format!("the range ends at {}, {path} has {size} bytes", range.0.end)));
+        }
         let target = match &self.arguments.to {
             None => return self.to_command(&self.only(entries)?, &self.arguments.command_line),
             Some(target) if target.as_os_str() == "-" => return self.to_stdout(&self.only(entries)?),
@@ -111,18 +117,21 @@ impl Restoration<'_> {
     }
 
     fn to_file(&self, entry: &Entry, target: &Path) -> Result<Done, Failure> {
-        let failed = |source| Error::Sink { name: target.display().to_string(), source };
+        let name = target.display().to_string();
+        let failed = |source| Error::Sink { name: name.clone(), source };
+        // The engine knows the entry, people look for the file.
+        let renamed = |error| if let Error::Sink { source, .. } = error { failed(source) } else { error };
         if takes_a_stream(target) {
             let mut out = OpenOptions::new().write(true).open(target).map_err(failed)?;
-            return Ok(Done::one(self.stream(entry, &mut out)?));
+            return Ok(Done::one(self.stream(entry, &mut out).map_err(renamed)?));
         }
         let sink = FileSink::create(target, self.policy()).map_err(failed)?;
         if self.arguments.range.is_some() {
-            let bytes = self.stream(entry, &mut Sequential { sink: &sink, offset: 0 })?;
+            let bytes = self.stream(entry, &mut Sequential { sink: &sink, offset: 0 }).map_err(renamed)?;
             sink.finish(bytes).map_err(failed)?;
             return Ok(Done::one(bytes));
         }
-        self.repository.restore_blocks(entry, &sink, &self.control)?;
+        self.repository.restore_blocks(entry, &sink, &self.control).map_err(renamed)?;
         Ok(Done::one(entry.size()))
     }
 

@@ -1,7 +1,7 @@
 //! Progress of one operation: a bar on a terminal, a line now and then elsewhere.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backup_core::progress::{Event, Observer};
@@ -78,8 +78,7 @@ impl Drop for Progress<'_> {
             bar.finish_and_clear();
         }
         self.output.set_bar(None);
-        let messages =
-            std::mem::take(&mut *self.state.messages.lock().unwrap_or_else(PoisonError::into_inner));
+        let messages = std::mem::take(&mut *self.state.messages.lock().unwrap_or_else(PoisonError::into_inner));
         if self.output.is_json() {
             return;
         }

@@ -83,6 +83,7 @@ fn the_shapes_of_json_are_stable() {
     assert_eq!(
         keys(&world.json(["verify"])),
         [
+            "backups_checked",
             "bytes_checked",
             "chunks_checked",
             "comparison",

@@ -76,8 +76,7 @@ fn a_range_is_restored() {
     assert_eq!(outcome.stdout, &content[1 << 20..(1 << 20) + 1000]);
     world.run(["restore", "latest", "--entry", &large, "--to", "part", "--range", "5:7"]).success();
     assert_eq!(fs::read(world.path("part")).unwrap(), &content[5..12]);
-    let outcome = world.run(["restore", "latest", "--entry", &large, "--to", "-", "--range", "3M:1"]);
-    assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
+    let outcome = world.run(["restore", "latest", "--entry", &large, "--to", "-", "--range", "3M:1"]).code(2);
     assert!(outcome.stdout.is_empty());
 }
 
