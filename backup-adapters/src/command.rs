@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use backup_core::progress::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 /// How much of the end of a command's error output is kept.
@@ -69,17 +70,7 @@ impl CommandSource {
     /// Waits until there is something to read, or for a cancellation.
     fn wait_for_output(&self) -> io::Result<()> {
         let (Some(output), Some(cancel)) = (&self.output, &self.cancel) else { return Ok(()) };
-        loop {
-            if cancel.is_cancelled() {
-                // Not `Interrupted`: readers take that as "try again".
-                return Err(io::Error::other(format!("command {} was cancelled", self.running.program)));
-            }
-            match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&CANCEL_PATIENCE)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        wait(PollFd::new(output, PollFlags::IN), cancel, &self.running.program)
     }
 }
 
@@ -111,6 +102,7 @@ impl fmt::Debug for CommandSource {
 pub struct CommandSink {
     running: Running,
     input: Option<ChildStdin>,
+    cancel: Option<CancelToken>,
 }
 
 impl CommandSink {
@@ -123,7 +115,7 @@ impl CommandSink {
         command.stdin(Stdio::piped());
         let mut running = Running::spawn(command)?;
         let input = running.child.stdin.take();
-        Ok(Self { running, input })
+        Ok(Self { running, input, cancel: None })
     }
 
     /// Starts the program `arguments[0]` with the other arguments; its output is discarded.
@@ -135,6 +127,26 @@ impl CommandSink {
         let mut command = from_arguments(arguments)?;
         command.stdout(Stdio::null());
         Self::spawn(command)
+    }
+
+    /// Writes fail once `cancel` is used, also those that wait for a command that does not read.
+    ///
+    /// # Errors
+    ///
+    /// Where the pipe cannot be told not to block.
+    pub fn with_cancel(mut self, cancel: CancelToken) -> io::Result<Self> {
+        if let Some(input) = &self.input {
+            // This end only: the command's end of the pipe has flags of its own.
+            fcntl_setfl(input, fcntl_getfl(input)? | OFlags::NONBLOCK)?;
+        }
+        self.cancel = Some(cancel);
+        Ok(self)
+    }
+
+    /// Waits until something can be written, or for a cancellation.
+    fn wait_for_input(&self) -> io::Result<()> {
+        let (Some(input), Some(cancel)) = (&self.input, &self.cancel) else { return Ok(()) };
+        wait(PollFd::new(input, PollFlags::OUT), cancel, &self.running.program)
     }
 
     /// Ends the command's input and waits for the command.
@@ -164,10 +176,16 @@ impl CommandSink {
 
 impl Write for CommandSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let Some(input) = &mut self.input else {
-            return Err(self.explain(io::ErrorKind::BrokenPipe.into()));
-        };
-        input.write(data).map_err(|error| self.explain(error))
+        loop {
+            self.wait_for_input()?;
+            let Some(input) = &mut self.input else {
+                return Err(self.explain(io::ErrorKind::BrokenPipe.into()));
+            };
+            match input.write(data) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written.map_err(|error| self.explain(error)),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -261,6 +279,22 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
         if self.errors.is_empty() { Ok(()) } else { write!(f, ": {}", self.errors) }
+    }
+}
+
+/// Waits until `pipe` is ready or broken; an error once `cancel` is used.
+fn wait(pipe: PollFd<'_>, cancel: &CancelToken, program: &str) -> io::Result<()> {
+    let mut pipes = [pipe];
+    loop {
+        if cancel.is_cancelled() {
+            // Not `Interrupted`: readers and writers take that as "try again".
+            return Err(io::Error::other(format!("command {program} was cancelled")));
+        }
+        match poll(&mut pipes, Some(&CANCEL_PATIENCE)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -358,6 +392,24 @@ mod tests {
         cancel.cancel();
         let error = source.read(&mut [0]).unwrap_err();
         assert!(error.to_string().contains("cancelled"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_read_is_cancelled() {
+        let cancel = CancelToken::new();
+        let mut sink = CommandSink::new(shell("exec sleep 1000")).unwrap().with_cancel(cancel.clone()).unwrap();
+        // More than a pipe holds; the token is used while the write waits.
+        let error = thread::scope(|scope| {
+            let writing = scope.spawn(|| sink.write_all(&[0; 1 << 20]).unwrap_err());
+            cancel.cancel();
+            writing.join().unwrap()
+        });
+        assert!(error.to_string().contains("cancelled"), "{error}");
+
+        let mut sink = CommandSink::new(shell("test $(wc -c) = 3000000")).unwrap();
+        sink = sink.with_cancel(CancelToken::new()).unwrap();
+        sink.write_all(&vec![1; 3_000_000]).unwrap();
+        sink.finish().unwrap();
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_adapters::tree::SourceOptions;
+use backup_adapters::url::redacted;
 use backup_adapters::{LocalStorage, OsClock, create_url, open_url};
+use backup_core::Error;
 use backup_core::entropy::OsEntropy;
 use backup_core::progress::CancelToken;
 use backup_core::repository::{Control, Environment, LockedRepository, Repository, UnlockOptions};
@@ -43,10 +45,17 @@ impl<'a> Context<'a> {
         let url = self.url()?;
         // URLs are text; a path need not be.
         let storage = match url.to_str() {
-            Some(url) => open_url(url)?,
-            None => Arc::new(LocalStorage::open(Path::new(url))?),
+            Some(url) => open_url(url),
+            None => LocalStorage::open(Path::new(url)).map(|storage| Arc::new(storage) as Arc<dyn Storage>),
         };
-        Ok(LockedRepository::open(storage, environment())?)
+        let locked = storage.and_then(|storage| LockedRepository::open(storage, environment()));
+        // What people gave is the address, not the object or directory that is missing there.
+        locked.map_err(|error| match error {
+            Error::NotFound { .. } => {
+                Error::NotFound { what: "repository", name: redacted(&url.to_string_lossy()) }.into()
+            }
+            error => Failure::Engine(error),
+        })
     }
 
     /// The repository, opened. That there is one is known before anybody is asked for a password.

@@ -211,10 +211,8 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
 
 fn prompt(new: bool) -> Result<Password, Failure> {
     if !io::stderr().is_terminal() {
-        let names = if new { "--new-password-file, -fd or -command (or, with init, " } else { "(" };
-        return Err(Failure::usage(format!(
-            "no password given and no terminal to ask on: use {names}--password-file, --password-fd or --password-command)"
-        )));
+        let which = if new { "no new password" } else { "no password" };
+        return Err(Failure::usage(format!("{which} given, and no terminal to ask for one")));
     }
     let ask = |prompt: &str| {
         rpassword::prompt_password(prompt).map_err(|error| match error.kind() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use backup_adapters::{CommandSource, FileTreeSource, ImageSource};
 use backup_core::Error;
 use backup_core::content::EntryPath;
-use backup_core::repository::{Backup, BackupOptions, BackupSession, Control, Parent, Repository};
+use backup_core::repository::{Backup, BackupOptions, Control, Parent, Repository};
 use serde_json::json;
 
 use crate::arguments::Create;
@@ -21,19 +21,24 @@ use crate::output::{json, text};
 use crate::selection::{ChangeMap, entry_path};
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Failure> {
-    // Everything that can be wrong with the arguments is found before anybody is asked for a password.
+    // Everything that can be wrong with the arguments is found before anybody is asked for a password
+    // and before a session begins.
     let images = images(arguments)?;
+    let files = match arguments.paths.as_slice() {
+        [] => None,
+        paths => Some(FileTreeSource::new(paths, source_options(&arguments.files))?),
+    };
     let stdin = arguments.stdin.as_deref().map(entry_path).transpose()?;
     let command = arguments.command.as_deref().map(entry_path).transpose()?;
     let repository = context.repository()?;
     let progress = Progress::start(context.output, "backing up");
     let options = options(arguments, &repository, context.control(&progress))?;
     let mut session = repository.begin(options)?;
-    if !arguments.paths.is_empty() {
-        add_paths(arguments, &mut session)?;
+    if let Some(mut files) = files {
+        session.add_tree(&mut files)?;
     }
-    for image in &images {
-        add_image(image, &mut session)?;
+    for image in images {
+        session.add_blocks(image.name, &image.source)?;
     }
     if let Some(path) = stdin {
         let mut input = StandardInput::new(context.cancel.clone())
@@ -84,19 +89,13 @@ fn labels(given: &[(String, String)]) -> Result<BTreeMap<String, String>, Failur
     Ok(labels)
 }
 
-fn add_paths(arguments: &Create, session: &mut BackupSession) -> Result<(), Failure> {
-    let mut source = FileTreeSource::new(arguments.paths.clone(), source_options(&arguments.files))?;
-    Ok(session.add_tree(&mut source)?)
-}
-
 /// An `--image` with what belongs to it by position.
-struct Image<'a> {
-    path: &'a Path,
+struct Image {
     name: EntryPath,
-    changes: Option<ChangeMap>,
+    source: ImageSource,
 }
 
-fn images(arguments: &Create) -> Result<Vec<Image<'_>>, Failure> {
+fn images(arguments: &Create) -> Result<Vec<Image>, Failure> {
     let count = arguments.image.len();
     for (option, given) in [("--as", arguments.image_name.len()), ("--changed-ranges", arguments.changed_ranges.len())]
     {
@@ -104,7 +103,7 @@ fn images(arguments: &Create) -> Result<Vec<Image<'_>>, Failure> {
             return Err(Failure::usage(format!("{option} is given {given} times for {count} images")));
         }
     }
-    let mut images: Vec<Image<'_>> = Vec::with_capacity(count);
+    let mut images: Vec<Image> = Vec::with_capacity(count);
     for (position, path) in arguments.image.iter().enumerate() {
         let given = arguments.image_name.get(position).map(OsString::as_os_str);
         let name = match given.or(path.file_name()) {
@@ -114,8 +113,12 @@ fn images(arguments: &Create) -> Result<Vec<Image<'_>>, Failure> {
         if images.iter().any(|image| image.name == name) {
             return Err(Failure::usage(format!("two images are called {name}: name them with --as")));
         }
-        let changes = arguments.changed_ranges.get(position).map(|path| read_changes(path)).transpose()?;
-        images.push(Image { path, name, changes });
+        let mut source =
+            ImageSource::open(path).map_err(|source| Error::Source { name: path.display().to_string(), source })?;
+        if let Some(changes) = arguments.changed_ranges.get(position) {
+            source = source.with_changes(read_changes(changes)?.0);
+        }
+        images.push(Image { name, source });
     }
     Ok(images)
 }
@@ -124,16 +127,6 @@ fn read_changes(path: &Path) -> Result<ChangeMap, Failure> {
     let failed = |error| Failure::io(format!("cannot read change map {}", path.display()), error);
     let file = File::open(path).map_err(failed)?;
     serde_json::from_reader(BufReader::new(file)).map_err(|error| failed(error.into()))
-}
-
-fn add_image(image: &Image<'_>, session: &mut BackupSession) -> Result<(), Failure> {
-    let failed = |source| Error::Source { name: image.path.display().to_string(), source };
-    let mut source = ImageSource::open(image.path).map_err(failed)?;
-    if let Some(changes) = &image.changes {
-        source = source.with_changes(changes.0.iter().cloned());
-    }
-    session.add_blocks(image.name.clone(), &source)?;
-    Ok(())
 }
 
 fn show(context: &Context<'_>, repository: &Repository, backup: &Backup, seconds: f64) -> Result<(), Failure> {
@@ -202,19 +195,28 @@ mod tests {
 
     #[test]
     fn images_are_named_by_position() {
-        let arguments = create("backup create --image /a/disk --image b --as x/root --as data");
-        let names: Vec<String> = images(&arguments).unwrap().iter().map(|image| image.name.to_string()).collect();
-        assert_eq!(names, ["x/root", "data"]);
-        let arguments = create("backup create --image /a/disk");
-        assert_eq!(images(&arguments).unwrap()[0].name.to_string(), "disk");
+        let here = tempfile::tempdir().unwrap();
+        let (a, b) = (here.path().join("disk"), here.path().join("b"));
+        std::fs::write(&a, "x").unwrap();
+        std::fs::write(&b, "x").unwrap();
+        let (a, b) = (a.display(), b.display());
+        let names = |line: &str| -> Result<Vec<String>, Failure> {
+            Ok(images(&create(line))?.iter().map(|image| image.name.to_string()).collect())
+        };
+        assert_eq!(
+            names(&format!("backup create --image {a} --image {b} --as x/root --as data")).unwrap(),
+            ["x/root", "data"]
+        );
+        assert_eq!(names(&format!("backup create --image {a}")).unwrap(), ["disk"]);
         for bad in [
-            "backup create --image a/disk --image b/disk",
-            "backup create --image a --image b --as x",
-            "backup create --image a --as ../x",
-            "backup create --image /",
-            "backup create --image a --image b --changed-ranges f --parent latest",
+            format!("backup create --image {a} --image {a}"),
+            format!("backup create --image {a} --image {b} --as x"),
+            format!("backup create --image {a} --as ../x"),
+            "backup create --image /".to_owned(),
+            "backup create --image /dev/null".to_owned(),
+            format!("backup create --image {a} --image {b} --changed-ranges f --parent latest"),
         ] {
-            assert!(images(&create(bad)).is_err(), "{bad}");
+            assert!(names(&bad).is_err(), "{bad}");
         }
     }
 

@@ -11,6 +11,7 @@ use backup_adapters::tree::{OverwritePolicy, SinkOptions};
 use backup_adapters::{CommandSink, FileSink, FileTreeSink};
 use backup_core::Error;
 use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::progress::CancelToken;
 use backup_core::repository::{Backup, Control, Repository, RestoreReport, Selection};
 use backup_core::source::BlockSink;
 use serde_json::json;
@@ -37,6 +38,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
         backup: &backup,
         arguments,
         output: context.output,
+        cancel: context.cancel.clone(),
         control: context.control(&progress),
     };
     let done = restore.run(&paths, &entries)?;
@@ -51,6 +53,7 @@ struct Restoration<'a> {
     backup: &'a Backup,
     arguments: &'a Restore,
     output: &'a Output,
+    cancel: CancelToken,
     control: Control,
 }
 
@@ -147,7 +150,8 @@ impl Restoration<'_> {
         if !self.output.has_summaries() {
             command.stdout(Stdio::null());
         }
-        let mut sink = CommandSink::spawn(command).map_err(failed)?;
+        let sink = CommandSink::spawn(command).map_err(failed)?;
+        let mut sink = sink.with_cancel(self.cancel.clone()).map_err(failed)?;
         // Dropped on failure, which kills the command before it can take half of the data for all of it.
         let bytes = self.stream(entry, &mut sink)?;
         sink.finish().map_err(failed)?;

@@ -35,11 +35,12 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration in the units that matter: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration in the units that matter: `0.44 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
-        0..60 => format!("{seconds:.1} s"),
+        0..10 => format!("{seconds:.2} s"),
+        10..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
     }
@@ -156,7 +157,8 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
         }
-        assert_eq!(duration(0.44), "0.4 s");
+        assert_eq!(duration(0.444), "0.44 s");
+        assert_eq!(duration(59.9), "59.9 s");
         assert_eq!(duration(200.0), "3 min 20 s");
         assert_eq!(duration(7500.0), "2 h 5 min");
         assert_eq!(rate(1 << 20, 0.0), "1000.0 MiB/s");
