@@ -18,5 +18,5 @@ pub(crate) use self::commit::{Commit, NewCommit};
 pub(crate) use self::history::{History, Signers};
 pub(crate) use self::writer::SessionWriter;
 
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use self::collection::testing;
+#[cfg(test)]
+mod tests;
