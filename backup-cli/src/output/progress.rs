@@ -97,8 +97,9 @@ impl Observer for State {
         match *event {
             Event::Expected { bytes, .. } => {
                 self.expected.store(bytes, Ordering::Relaxed);
-                if let Some(bar) = &self.bar {
+                if let Some(bar) = &self.bar.as_ref().filter(|_| bytes > 0) {
                     bar.set_length(bytes);
+                    set_style(bar, KNOWN_TOTAL);
                 }
             }
             Event::EntryStarted { path } => {
@@ -186,17 +187,23 @@ fn eprintln_quietly(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
+const UNKNOWN_TOTAL: &str = "{prefix} {bytes:>10} {binary_bytes_per_sec:>13} {elapsed:>5} {wide_msg}";
+const KNOWN_TOTAL: &str =
+    "{prefix} {bytes:>10} of {total_bytes:<10} {binary_bytes_per_sec:>13} [{bar:20}] eta {eta} {wide_msg}";
+
 fn bar(verb: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    let template =
-        "{prefix} {bytes:>10} of {total_bytes:<10} {binary_bytes_per_sec:>12} [{bar:20}] eta {eta} {wide_msg}";
-    // The template is a constant; without it the bar only looks different.
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
-    }
+    set_style(&bar, UNKNOWN_TOTAL);
     bar.set_prefix(verb.to_owned());
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    // The templates are constants; without one the bar only looks different.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,24 @@ fn a_repository_that_is_not_there() {
 }
 
 #[test]
+fn names_that_are_not_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::empty();
+    let odd = |bytes| OsStr::from_bytes(bytes);
+    world.file("data", "x");
+    let run = |arguments: &[&OsStr]| {
+        let mut command = world.command(arguments);
+        outcome(command.env("BACKUP_REPO", world.path("").join(odd(b"repos\xff")))).success()
+    };
+    run(&["init", "--kdf-memory", "64M", "--kdf-iterations", "1"].map(OsStr::new));
+    run(&[OsStr::new("create"), OsStr::new("--image"), OsStr::new("data"), OsStr::new("--as"), odd(b"d\xe9")]);
+    assert_eq!(run(&[OsStr::new("cat"), OsStr::new("latest"), odd(b"d\xe9")]).stdout, b"x");
+    assert!(run(&["show", "latest"].map(OsStr::new)).text().contains("d\\xe9"));
+    assert!(world.path("").join(odd(b"repos\xff")).is_dir());
+}
+
+#[test]
 fn an_unknown_kind_of_url() {
     let world = World::empty();
     let outcome = world.run(["-r", "gopher://x/y", "list"]);

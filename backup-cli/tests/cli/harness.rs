@@ -259,7 +259,8 @@ pub(crate) fn works(test: &str, command: &[&str]) -> bool {
         .status()
         .is_ok_and(|status| status.success());
     if !works {
-        eprintln!("SKIPPED: {test}: `{}` does not work here", command.join(" "));
+        // Not `eprintln!`, which the test harness keeps to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: `{}` does not work here", command.join(" "));
     }
     works
 }

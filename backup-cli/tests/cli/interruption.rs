@@ -19,7 +19,7 @@ impl Stuck {
     fn command(world: &World, source: &str) -> Self {
         let gate = fifo(world, "gate");
         let started = fifo(world, "started");
-        let script = format!("{source}; echo > started; cat gate");
+        let script = format!("{source}; echo > started; exec cat gate");
         let child = spawn(world.command(["create", "--threads", "1", "--command", "dump", "--", "sh", "-c", &script]));
         wait_for(started);
         Self { child, _gate: gate }
@@ -109,6 +109,19 @@ fn a_killed_backup_does_not_exist_and_the_next_one_works() {
     assert_eq!(world.backups(), [first, result["backup"].as_str().unwrap().to_owned()]);
     world.run(["verify"]).success();
     assert!(world.run(["cat", "latest", "dump"]).success().stdout == noise(40 << 20, 9));
+}
+
+#[test]
+fn a_restore_into_a_command_that_does_not_read_can_be_interrupted() {
+    let world = World::new();
+    world.run_with_input(["create", "--stdin", "dump"], &noise(4 << 20, 3)).success();
+    let (gate, started) = (fifo(&world, "gate"), fifo(&world, "started"));
+    let script = "echo > started; exec cat gate";
+    let child = spawn(world.command(["restore", "latest", "--entry", "dump", "--command", "--", "sh", "-c", script]));
+    wait_for(started);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    Outcome::of(child.wait_with_output().unwrap()).code(130).says("backup: interrupted");
+    drop(gate);
 }
 
 #[test]

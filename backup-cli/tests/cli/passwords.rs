@@ -1,9 +1,11 @@
 //! Where passwords come from, and where they never are.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
-use crate::harness::{PASSWORD, World, outcome};
+use crate::harness::{Outcome, PASSWORD, World, outcome, works};
 
 #[test]
 fn every_source_opens_the_repository() {
@@ -56,6 +58,49 @@ fn a_wrong_password_has_its_own_exit_code() {
 fn no_password_and_no_terminal_is_an_error() {
     let world = World::new();
     outcome(world.bare(["list"]).env("BACKUP_REPO", world.repository())).code(2).says("no password given");
+}
+
+/// `script` gives a command a terminal and types its own standard input there.
+fn at_a_terminal(world: &World, arguments: &[&str], typed: &str) -> Option<Outcome> {
+    if !works("prompts", &["script", "-qec", "true", "/dev/null"]) {
+        return None;
+    }
+    let mut command = std::process::Command::new("script");
+    let line = format!("'{}' {}", env!("CARGO_BIN_EXE_backup"), arguments.join(" "));
+    command.args(["-qec", &line, "/dev/null"]).current_dir(world.path("")).env("BACKUP_REPO", world.repository());
+    command.env_remove("BACKUP_PASSWORD_FILE").env_remove("BACKUP_PASSWORD_COMMAND");
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let child = command.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    writer.write_all(typed.as_bytes()).unwrap();
+    // The terminal stays open until the command has ended.
+    let output = child.wait_with_output().unwrap();
+    drop(writer);
+    Some(Outcome::of(output))
+}
+
+#[test]
+fn a_terminal_is_asked() {
+    let world = World::new();
+    world.secret("password", "typed");
+    let add = ["key", "add", "--new-password-file", "password", "--kdf-memory", "64M", "--kdf-iterations", "1"];
+    world.secret("first", PASSWORD);
+    world.run(add.iter().chain(&["--password-file", "first"])).success();
+    let Some(outcome) = at_a_terminal(&world, &["list"], "typed\n") else { return };
+    assert!(outcome.success().text().contains("Password: "));
+    at_a_terminal(&world, &["list"], "mistyped\n").unwrap().code(4);
+}
+
+#[test]
+fn a_new_password_is_asked_for_twice() {
+    let world = World::empty();
+    let init = ["init", "--kdf-memory", "64M", "--kdf-iterations", "1"];
+    let Some(outcome) = at_a_terminal(&world, &init, "one\nanother\n") else { return };
+    assert!(outcome.code(2).text().contains("the two passwords differ"));
+    assert!(world.repository_files().is_empty());
+    at_a_terminal(&world, &init, "one\none\n").unwrap().success();
+    world.secret("password", "one");
+    world.run(["list"]).success();
 }
 
 #[test]
