@@ -382,6 +382,7 @@ impl ArrayWriter<'_> {
         self.item().i64(value);
     }
 
+    #[cfg(test)]
     /// A boolean.
     pub(crate) fn bool(&mut self, value: bool) {
         self.item().bool(value);
@@ -402,6 +403,7 @@ impl ArrayWriter<'_> {
         self.item().array(fill);
     }
 
+    #[cfg(test)]
     /// A map.
     pub(crate) fn map(&mut self, fill: impl FnOnce(&mut MapWriter<'_>)) {
         self.item().map(fill);

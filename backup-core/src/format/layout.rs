@@ -121,6 +121,7 @@ impl Place {
     }
 }
 
+#[cfg(test)]
 /// Prefix of the sessions of one collection generation.
 pub(crate) fn sessions_of(generation: u32) -> String {
     format!("{SESSIONS}{generation:08x}/")

@@ -194,6 +194,7 @@ impl SegmentBuilder {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Whether one more pack with this many chunks keeps the segment within its limit.
     #[must_use]
     pub(crate) fn has_room_for(&self, chunks: usize) -> bool {
@@ -203,12 +204,14 @@ impl SegmentBuilder {
         to_u64(packs.saturating_add(entries)) <= limits::INDEX - limits::INDEX / 16
     }
 
+    #[cfg(test)]
     /// Number of chunks.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[cfg(test)]
     /// Whether it has neither packs nor chunks.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {

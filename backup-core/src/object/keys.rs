@@ -61,11 +61,13 @@ impl ObjectKeys {
         dedup_root(dedup).expand(&[INDEX_LABEL])
     }
 
+    #[cfg(test)]
     /// The repository that these keys belong to.
     pub(crate) fn repository(&self) -> RepositoryId {
         self.repository
     }
 
+    #[cfg(test)]
     /// Where randomness comes from.
     pub(crate) fn entropy(&self) -> &dyn Entropy {
         &*self.entropy

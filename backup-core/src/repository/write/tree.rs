@@ -97,7 +97,7 @@ impl<'env> Walk<'env> {
         entry.hard_link = hard_link;
         self.store.control().event(&Event::EntryStarted { path: &entry.path });
         let Some(content) = content.filter(|_| entry.hard_link.is_none() && entry.kind.has_content()) else {
-            return self.insert(entry);
+            return self.insert(&entry);
         };
         if let Some(before) = before
             && is_same_file(&entry, size, &before)
@@ -107,7 +107,7 @@ impl<'env> Walk<'env> {
             entry.digest = before.digest;
             self.collected.unchanged_bytes(size);
             self.store.control().event(&Event::Bytes { count: size, kind: ExtentKind::Unchanged });
-            return self.insert(entry);
+            return self.insert(&entry);
         }
         if size <= self.small {
             return queue.submit(Box::new(move |worker| self.small_file(entry, content, worker)));
@@ -118,7 +118,7 @@ impl<'env> Walk<'env> {
                 Ok(())
             }
             Ok(file) if file.is_image() => self.image(entry, Arc::from(file), queue),
-            Ok(file) => self.large_file(entry, Arc::from(file), queue),
+            Ok(file) => self.large_file(entry, &*file, queue),
         }
     }
 
@@ -159,16 +159,11 @@ impl<'env> Walk<'env> {
             self.store.control().event(&Event::Bytes { count, kind: ExtentKind::Data });
         }
         worker.buffer = buffer;
-        if stored?.is_some() { self.read_entry(entry) } else { Ok(()) }
+        if stored?.is_some() { self.read_entry(&entry) } else { Ok(()) }
     }
 
     /// Cuts a large file here; its chunks are stored by the workers.
-    fn large_file(
-        self,
-        mut entry: Entry,
-        file: Arc<dyn FileContent>,
-        queue: &Queue<'env, '_, StoreWorker>,
-    ) -> Result<()> {
+    fn large_file(self, mut entry: Entry, file: &dyn FileContent, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
         // The entry needs what is known only after the last byte was read, while its content completes
         // on a worker: whichever comes second inserts it.
         let meeting = Arc::new(Mutex::new((None::<Content>, None::<Entry>)));
@@ -180,7 +175,7 @@ impl<'env> Walk<'env> {
         });
         let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
         let path = entry.path.clone();
-        let mut reader = ReadAt { source: &*file, position: 0, end: file.length(), ended_early: false };
+        let mut reader = ReadAt { source: file, position: 0, end: file.length(), ended_early: false };
         let cutter = Cutter::new(Arc::clone(self.gear));
         match read_stream(&mut reader, &path, cutter, jobs, queue) {
             Ok((length, digest)) => {
@@ -203,7 +198,7 @@ impl<'env> Walk<'env> {
         match (meeting.0.take(), meeting.1.take()) {
             (Some(content), Some(mut entry)) => {
                 entry.content = content;
-                self.read_entry(entry)
+                self.read_entry(&entry)
             }
             (content, entry) => {
                 *meeting = (content, entry);
@@ -226,7 +221,7 @@ impl<'env> Walk<'env> {
             let mut entry = entry;
             entry.inconsistent = !file.is_unchanged().unwrap_or(false);
             entry.content = content;
-            self.read_entry(entry)
+            self.read_entry(&entry)
         });
         let jobs =
             ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
@@ -244,14 +239,14 @@ impl<'env> Walk<'env> {
     }
 
     /// Inserts an entry whose content was read just now.
-    fn read_entry(self, entry: Entry) -> Result<()> {
+    fn read_entry(self, entry: &Entry) -> Result<()> {
         if entry.inconsistent {
             self.collected.problem(self.store.control(), &entry.path.to_string(), "changed while it was read");
         }
         self.insert(entry)
     }
 
-    fn insert(self, entry: Entry) -> Result<()> {
+    fn insert(self, entry: &Entry) -> Result<()> {
         self.store.control().event(&Event::EntryFinished { path: &entry.path });
         self.collected.insert(entry)
     }
