@@ -382,12 +382,6 @@ impl ArrayWriter<'_> {
         self.item().i64(value);
     }
 
-    #[cfg(test)]
-    /// A boolean.
-    pub(crate) fn bool(&mut self, value: bool) {
-        self.item().bool(value);
-    }
-
     /// A byte string.
     pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.item().bytes(value);

@@ -178,12 +178,6 @@ pub(crate) fn frames_for(plaintext: u64, frame_log2: u8) -> u64 {
 }
 
 #[cfg(test)]
-/// The length of a header as a size on storage.
-pub(crate) fn header_length() -> u64 {
-    crate::length::to_u64(HEADER_LENGTH)
-}
-
-#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -182,12 +182,6 @@ fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
 }
 
 #[cfg(test)]
-/// The length of a slot as a size on storage.
-pub(crate) fn slot_length() -> u64 {
-    crate::length::to_u64(SLOT_LENGTH)
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -96,13 +96,6 @@ impl PackBuilder {
         self.records.is_empty()
     }
 
-    #[cfg(test)]
-    /// Number of chunks.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// Writes the directory. The pack must not be empty.
     ///
     /// # Errors

@@ -183,13 +183,23 @@ impl ChunkStore {
     /// Stores a sealed or plain object that belongs to the session, under `key`.
     pub(crate) fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
         let length = to_u64(bytes.len());
-        match self.repository.storage.put(key, bytes, PutMode::Create) {
-            // The name is a hash of the content: whoever stored it stored the same.
-            Ok(()) | Err(StorageError::AlreadyExists) => {}
-            Err(error) => {
-                self.failed.store(true, Ordering::Release);
-                return Err(Error::storage("put", key, error));
-            }
+        let storage = &*self.repository.storage;
+        let result = match storage.put(key, bytes.clone(), PutMode::Create) {
+            // The name is a hash of the content: whoever stored it stored the same. A closure, which has no
+            // random part, may have been stored long ago, and be damaged by now: a new backup must not refer
+            // to that. Right bytes may replace anything.
+            Err(StorageError::AlreadyExists) => match storage.get(key, length) {
+                Ok(found) if found == bytes => Ok(()),
+                Ok(_) | Err(StorageError::NotFound | StorageError::TooLarge { .. }) => {
+                    storage.put(key, bytes, PutMode::Overwrite)
+                }
+                Err(error) => Err(error),
+            },
+            other => other,
+        };
+        if let Err(error) = result {
+            self.failed.store(true, Ordering::Release);
+            return Err(Error::storage("put", key, error));
         }
         self.counters.bytes_stored.fetch_add(length, Ordering::Relaxed);
         self.control.event(&Event::Stored { bytes: length });

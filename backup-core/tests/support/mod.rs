@@ -1,0 +1,88 @@
+//! What the tests of the engine share: environments, data, trees in memory.
+#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
+
+pub mod tree;
+
+use std::sync::Arc;
+
+use backup_core::content::EntryPath;
+use backup_core::crypto::Argon2Parameters;
+use backup_core::entropy::SeededEntropy;
+use backup_core::keys::Credential;
+use backup_core::repository::{
+    BackupKind, BackupOptions, ChunkingParameters, Control, Environment, InitOptions, Repository, VerifyLevel,
+    VerifyOptions, VerifyReport,
+};
+use backup_core::secret::Password;
+use backup_core::storage::{MemoryStorage, Storage};
+use backup_core::time::{FixedClock, Timestamp};
+
+pub const PASSWORD: &str = "correct horse";
+
+pub fn environment(seed: u64) -> Environment {
+    environment_at(seed, 1_790_000_000)
+}
+
+pub fn environment_at(seed: u64, seconds: i64) -> Environment {
+    let clock = FixedClock(Timestamp::from_unix(seconds, 0).unwrap());
+    Environment::new(Arc::new(clock), Arc::new(SeededEntropy::new(seed)))
+}
+
+/// Cheap passwords, small packs.
+pub fn init_options() -> InitOptions {
+    InitOptions::default().with_argon2(Argon2Parameters::minimum_for_tests()).with_pack_target(1 << 20)
+}
+
+/// Chunks of few KiB as well, so that little data makes many chunks.
+pub fn small_options() -> InitOptions {
+    let mut chunking = ChunkingParameters::default();
+    (chunking.fixed_size, chunking.stream_min, chunking.stream_avg, chunking.stream_max) =
+        (64 << 10, 4 << 10, 16 << 10, 64 << 10);
+    init_options().with_chunking(chunking).with_pack_target(64 << 10)
+}
+
+pub fn init_with(storage: Arc<dyn Storage>, options: &InitOptions, seed: u64) -> backup_core::Result<Repository> {
+    let password = Password::from(PASSWORD);
+    Repository::init(storage, &Credential::from(&password), options, environment(seed))
+}
+
+pub fn init(storage: Arc<dyn Storage>) -> Repository {
+    init_with(storage, &init_options(), 1).unwrap()
+}
+
+pub fn open(storage: Arc<dyn Storage>, seed: u64) -> backup_core::Result<Repository> {
+    let password = Password::from(PASSWORD);
+    Repository::open(storage, &Credential::from(&password), environment(seed))
+}
+
+pub fn memory() -> Arc<MemoryStorage> {
+    Arc::new(MemoryStorage::new())
+}
+
+pub fn path(text: &str) -> EntryPath {
+    text.parse().unwrap()
+}
+
+/// Bytes that do not compress and do not repeat.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub fn options(threads: usize) -> BackupOptions {
+    BackupOptions::new(BackupKind::Data).with_host("node").with_control(control(threads))
+}
+
+pub fn control(threads: usize) -> Control {
+    Control::default().with_threads(threads)
+}
+
+pub fn verify(repository: &Repository, level: VerifyLevel) -> backup_core::Result<VerifyReport> {
+    repository.verify(&VerifyOptions::new(level), None, &Control::default())
+}
+
+pub fn assert_sound(repository: &Repository) {
+    let report = verify(repository, VerifyLevel::Content).unwrap();
+    assert!(report.ok, "{:#?}", report.findings);
+}
