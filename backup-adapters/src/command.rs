@@ -13,11 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use backup_core::progress::CancelToken;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
 /// How much of the end of a command's error output is kept.
 const STDERR_KEPT: usize = 4096;
 
 /// How long the error output may stay open after a command's end.
 const STDERR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a cancellation may go unnoticed while a command says nothing.
+const CANCEL_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The standard output of a command, as [`Read`].
 ///
@@ -27,6 +35,7 @@ const STDERR_PATIENCE: Duration = Duration::from_secs(2);
 pub struct CommandSource {
     running: Running,
     output: Option<ChildStdout>,
+    cancel: Option<CancelToken>,
 }
 
 impl CommandSource {
@@ -39,7 +48,7 @@ impl CommandSource {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut running = Running::spawn(command)?;
         let output = running.child.stdout.take();
-        Ok(Self { running, output })
+        Ok(Self { running, output, cancel: None })
     }
 
     /// Starts the program `arguments[0]` with the other arguments.
@@ -50,10 +59,24 @@ impl CommandSource {
     pub fn new(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<Self> {
         Self::spawn(from_arguments(arguments)?)
     }
+
+    /// Reads fail once `cancel` is used, also those that wait for a silent command.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
+    /// Waits until there is something to read, or for a cancellation.
+    fn wait_for_output(&self) -> io::Result<()> {
+        let (Some(output), Some(cancel)) = (&self.output, &self.cancel) else { return Ok(()) };
+        wait(PollFd::new(output, PollFlags::IN), cancel, &self.running.program)
+    }
 }
 
 impl Read for CommandSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait_for_output()?;
         if let Some(output) = &mut self.output {
             match output.read(buffer)? {
                 0 if !buffer.is_empty() => self.output = None,
@@ -79,6 +102,7 @@ impl fmt::Debug for CommandSource {
 pub struct CommandSink {
     running: Running,
     input: Option<ChildStdin>,
+    cancel: Option<CancelToken>,
 }
 
 impl CommandSink {
@@ -91,7 +115,7 @@ impl CommandSink {
         command.stdin(Stdio::piped());
         let mut running = Running::spawn(command)?;
         let input = running.child.stdin.take();
-        Ok(Self { running, input })
+        Ok(Self { running, input, cancel: None })
     }
 
     /// Starts the program `arguments[0]` with the other arguments; its output is discarded.
@@ -103,6 +127,26 @@ impl CommandSink {
         let mut command = from_arguments(arguments)?;
         command.stdout(Stdio::null());
         Self::spawn(command)
+    }
+
+    /// Writes fail once `cancel` is used, also those that wait for a command that does not read.
+    ///
+    /// # Errors
+    ///
+    /// Where the pipe cannot be told not to block.
+    pub fn with_cancel(mut self, cancel: CancelToken) -> io::Result<Self> {
+        if let Some(input) = &self.input {
+            // This end only: the command's end of the pipe has flags of its own.
+            fcntl_setfl(input, fcntl_getfl(input)? | OFlags::NONBLOCK)?;
+        }
+        self.cancel = Some(cancel);
+        Ok(self)
+    }
+
+    /// Waits until something can be written, or for a cancellation.
+    fn wait_for_input(&self) -> io::Result<()> {
+        let (Some(input), Some(cancel)) = (&self.input, &self.cancel) else { return Ok(()) };
+        wait(PollFd::new(input, PollFlags::OUT), cancel, &self.running.program)
     }
 
     /// Ends the command's input and waits for the command.
@@ -132,10 +176,16 @@ impl CommandSink {
 
 impl Write for CommandSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let Some(input) = &mut self.input else {
-            return Err(self.explain(io::ErrorKind::BrokenPipe.into()));
-        };
-        input.write(data).map_err(|error| self.explain(error))
+        loop {
+            self.wait_for_input()?;
+            let Some(input) = &mut self.input else {
+                return Err(self.explain(io::ErrorKind::BrokenPipe.into()));
+            };
+            match input.write(data) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written.map_err(|error| self.explain(error)),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -232,6 +282,22 @@ impl fmt::Display for End {
     }
 }
 
+/// Waits until `pipe` is ready or broken; an error once `cancel` is used.
+fn wait(pipe: PollFd<'_>, cancel: &CancelToken, program: &str) -> io::Result<()> {
+    let mut pipes = [pipe];
+    loop {
+        if cancel.is_cancelled() {
+            // Not `Interrupted`: readers and writers take that as "try again".
+            return Err(io::Error::other(format!("command {program} was cancelled")));
+        }
+        match poll(&mut pipes, Some(&CANCEL_PATIENCE)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn from_arguments(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<Command> {
     let mut arguments = arguments.into_iter();
     let Some(program) = arguments.next() else {
@@ -316,6 +382,34 @@ mod tests {
         let script = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo END >&2; exit 1";
         let error = output(script).unwrap_err().to_string();
         assert!(error.ends_with("xEND") && error.len() < STDERR_KEPT + 100, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn a_silent_command_is_cancelled() {
+        let cancel = CancelToken::new();
+        let mut source = CommandSource::new(shell("printf 1; exec sleep 1000")).unwrap().with_cancel(cancel.clone());
+        source.read_exact(&mut [0]).unwrap();
+        cancel.cancel();
+        let error = source.read(&mut [0]).unwrap_err();
+        assert!(error.to_string().contains("cancelled"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_read_is_cancelled() {
+        let cancel = CancelToken::new();
+        let mut sink = CommandSink::new(shell("exec sleep 1000")).unwrap().with_cancel(cancel.clone()).unwrap();
+        // More than a pipe holds; the token is used while the write waits.
+        let error = thread::scope(|scope| {
+            let writing = scope.spawn(|| sink.write_all(&[0; 1 << 20]).unwrap_err());
+            cancel.cancel();
+            writing.join().unwrap()
+        });
+        assert!(error.to_string().contains("cancelled"), "{error}");
+
+        let mut sink = CommandSink::new(shell("test $(wc -c) = 3000000")).unwrap();
+        sink = sink.with_cancel(CancelToken::new()).unwrap();
+        sink.write_all(&vec![1; 3_000_000]).unwrap();
+        sink.finish().unwrap();
     }
 
     #[test]

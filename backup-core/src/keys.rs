@@ -10,8 +10,6 @@ mod keyring;
 mod recovery;
 mod slot;
 
-pub(crate) use crate::format::keyring::Keyring;
-
 pub(crate) use self::content::ContentKeys;
 pub use self::credential::Credential;
 #[cfg(any(test, feature = "testing"))]

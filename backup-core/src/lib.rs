@@ -31,7 +31,6 @@
         reason = "a test that panics fails, as it should"
     )
 )]
-#![allow(dead_code, reason = "the layers are being built from below")]
 
 pub mod content;
 pub mod crypto;

@@ -10,7 +10,7 @@ mod types;
 
 pub(crate) use self::keys::{FrameKey, GenerationKeys, ObjectKeys, dedup_root};
 pub(crate) use self::open::{ObjectReader, name_of, verify_name};
-pub(crate) use self::seal::{SealedObject, Sealer};
+pub(crate) use self::seal::Sealer;
 pub(crate) use self::types::ObjectType;
 
 #[cfg(test)]

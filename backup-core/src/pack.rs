@@ -10,7 +10,7 @@
 mod builder;
 mod directory;
 
-pub(crate) use self::builder::{FinishedPack, PackBuilder};
+pub(crate) use self::builder::PackBuilder;
 pub(crate) use self::directory::{Directory, HEADER_LENGTH};
 
 use crate::compress::Codec;

@@ -15,8 +15,8 @@ mod writer;
 pub(crate) use self::body::BackupBody;
 pub(crate) use self::closure::Closure;
 pub(crate) use self::commit::{Commit, NewCommit};
-pub(crate) use self::history::{Flaw, History, Signers};
+pub(crate) use self::history::{History, Signers};
 pub(crate) use self::writer::SessionWriter;
 
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use self::collection::testing;
+#[cfg(test)]
+mod tests;

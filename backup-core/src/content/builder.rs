@@ -24,10 +24,6 @@ impl Child for ContentChild {
         Ok(Self { page, covered: children.iter().map(|child| child.covered).sum() })
     }
 
-    fn page(&self) -> PageRef {
-        self.page
-    }
-
     fn size(&self) -> usize {
         50
     }

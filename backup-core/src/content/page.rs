@@ -209,44 +209,49 @@ pub(super) fn write_refs(array: &mut ArrayWriter<'_>, refs: &[ChunkRef]) {
 /// A store and source of pages in memory.
 #[cfg(test)]
 pub(super) mod memory {
-    use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, MutexGuard};
 
     use super::*;
 
     #[derive(Default)]
     pub(in crate::content) struct MemoryPages {
-        pages: RefCell<BTreeMap<ChunkId, Bytes>>,
+        pages: Mutex<BTreeMap<ChunkId, Bytes>>,
         /// Pages stored since the last call of `take_new`, and pages read.
-        new: Cell<usize>,
-        read: Cell<usize>,
+        new: AtomicUsize,
+        read: AtomicUsize,
     }
 
     impl MemoryPages {
+        fn lock(&self) -> MutexGuard<'_, BTreeMap<ChunkId, Bytes>> {
+            self.pages.lock().unwrap()
+        }
+
         pub(in crate::content) fn take_new(&self) -> usize {
-            self.new.take()
+            self.new.swap(0, Ordering::Relaxed)
         }
 
         pub(in crate::content) fn take_read(&self) -> usize {
-            self.read.take()
+            self.read.swap(0, Ordering::Relaxed)
         }
 
         pub(in crate::content) fn len(&self) -> usize {
-            self.pages.borrow().len()
+            self.lock().len()
         }
 
         pub(in crate::content) fn largest(&self) -> usize {
-            self.pages.borrow().values().map(Bytes::len).max().unwrap_or(0)
+            self.lock().values().map(Bytes::len).max().unwrap_or(0)
         }
 
         pub(in crate::content) fn each(&self) -> Vec<(PageRef, Bytes)> {
             let refer = |(id, bytes): (&ChunkId, &Bytes)| (page_ref(*id, bytes), bytes.clone());
-            self.pages.borrow().iter().map(refer).collect()
+            self.lock().iter().map(refer).collect()
         }
 
         /// Replaces the bytes of a page under its old id, as a hostile source would.
         pub(in crate::content) fn replace(&self, page: &PageRef, bytes: Vec<u8>) {
-            self.pages.borrow_mut().insert(page.id, bytes.into());
+            self.lock().insert(page.id, bytes.into());
         }
     }
 
@@ -258,8 +263,8 @@ pub(super) mod memory {
         fn put_page(&self, bytes: &[u8]) -> Result<PageRef> {
             let id = ChunkId::new(*blake3::hash(bytes).as_bytes());
             let bytes = Bytes::copy_from_slice(bytes);
-            if self.pages.borrow_mut().insert(id, bytes.clone()).is_none() {
-                self.new.set(self.new.get() + 1);
+            if self.lock().insert(id, bytes.clone()).is_none() {
+                self.new.fetch_add(1, Ordering::Relaxed);
             }
             Ok(page_ref(id, &bytes))
         }
@@ -267,8 +272,8 @@ pub(super) mod memory {
 
     impl PageSource for MemoryPages {
         fn page(&self, page: &PageRef) -> Result<Bytes> {
-            self.read.set(self.read.get() + 1);
-            self.pages.borrow().get(&page.id).cloned().ok_or_else(|| Error::not_found("page", page.id))
+            self.read.fetch_add(1, Ordering::Relaxed);
+            self.lock().get(&page.id).cloned().ok_or_else(|| Error::not_found("page", page.id))
         }
     }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::length::to_u64;
 use crate::limits;
 
 /// The path of an entry inside a backup: components joined by `/`, relative to the backup's root.
@@ -106,11 +105,6 @@ impl EntryPath {
     pub(crate) fn order(one: &[u8], two: &[u8]) -> Ordering {
         let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         one.iter().map(rank).cmp(two.iter().map(rank))
-    }
-
-    /// Length in bytes, for sums.
-    pub(crate) fn length(&self) -> u64 {
-        to_u64(self.0.len())
     }
 }
 

@@ -47,9 +47,6 @@ pub(super) trait Child: Sized {
     /// The item that refers to a node of these children (at least one).
     fn parent(children: Vec<Self>, page: PageRef) -> Result<Self>;
 
-    /// The page that this item refers to.
-    fn page(&self) -> PageRef;
-
     /// About how many bytes it takes in its node.
     fn size(&self) -> usize;
 }

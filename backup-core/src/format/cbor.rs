@@ -382,11 +382,6 @@ impl ArrayWriter<'_> {
         self.item().i64(value);
     }
 
-    /// A boolean.
-    pub(crate) fn bool(&mut self, value: bool) {
-        self.item().bool(value);
-    }
-
     /// A byte string.
     pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.item().bytes(value);
@@ -402,6 +397,7 @@ impl ArrayWriter<'_> {
         self.item().array(fill);
     }
 
+    #[cfg(test)]
     /// A map.
     pub(crate) fn map(&mut self, fill: impl FnOnce(&mut MapWriter<'_>)) {
         self.item().map(fill);

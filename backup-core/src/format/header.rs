@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SessionId};
-use crate::length::to_u64;
 use crate::limits;
 
 /// Length of the header.
@@ -176,11 +175,6 @@ pub(crate) fn padme(length: u64) -> u64 {
 /// The number of frames of `1 << frame_log2` bytes that hold `plaintext` bytes; at least one.
 pub(crate) fn frames_for(plaintext: u64, frame_log2: u8) -> u64 {
     plaintext.div_ceil(1 << frame_log2.min(MAX_FRAME_LOG2)).max(1)
-}
-
-/// The length of a header as a size on storage.
-pub(crate) fn header_length() -> u64 {
-    to_u64(HEADER_LENGTH)
 }
 
 #[cfg(test)]

@@ -121,11 +121,6 @@ impl Place {
     }
 }
 
-/// Prefix of the sessions of one collection generation.
-pub(crate) fn sessions_of(generation: u32) -> String {
-    format!("{SESSIONS}{generation:08x}/")
-}
-
 /// Eight lower-case hexadecimal digits.
 fn parse_number(text: &str) -> Option<u32> {
     let canonical = text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SlotId};
-use crate::length::{index, to_u64};
+use crate::length::index;
 
 /// Length of a slot.
 pub(crate) const SLOT_LENGTH: usize = 256;
@@ -179,11 +179,6 @@ fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
         }
         None => [0; N],
     }
-}
-
-/// The length of a slot as a size on storage.
-pub(crate) fn slot_length() -> u64 {
-    to_u64(SLOT_LENGTH)
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ impl Index {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Adds a segment while the index is shared, for instance one that another writer has stored.
     ///
     /// # Errors
@@ -147,6 +148,7 @@ impl Index {
         locations
     }
 
+    #[cfg(test)]
     /// Whether a chunk is known.
     #[must_use]
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {

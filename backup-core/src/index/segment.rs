@@ -194,27 +194,6 @@ impl SegmentBuilder {
         Ok(())
     }
 
-    /// Whether one more pack with this many chunks keeps the segment within its limit.
-    #[must_use]
-    pub(crate) fn has_room_for(&self, chunks: usize) -> bool {
-        let packs = self.packs.len().saturating_add(1).saturating_mul(PACK_LENGTH);
-        let entries = self.entries.len().saturating_add(chunks).saturating_mul(ENTRY_LENGTH);
-        // A sixteenth is left for header, frames and padding of the sealed object.
-        to_u64(packs.saturating_add(entries)) <= limits::INDEX - limits::INDEX / 16
-    }
-
-    /// Number of chunks.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether it has neither packs nor chunks.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.packs.is_empty()
-    }
-
     /// The body of the segment.
     ///
     /// # Errors

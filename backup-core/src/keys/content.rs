@@ -37,11 +37,13 @@ impl ContentKeys {
         hash::chunk_id(self.meta.expose(), plaintext)
     }
 
+    #[cfg(any(test, feature = "testing"))]
     /// The key of [`Self::data_id`].
     pub(crate) fn data_id_key(&self) -> &[u8; 32] {
         self.data.expose()
     }
 
+    #[cfg(any(test, feature = "testing"))]
     /// The key of [`Self::meta_id`].
     pub(crate) fn meta_id_key(&self) -> &[u8; 32] {
         self.meta.expose()

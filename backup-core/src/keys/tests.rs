@@ -7,6 +7,7 @@ use crate::crypto::{AesGcm, Argon2Parameters};
 use crate::entropy::SeededEntropy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::config::Config;
+use crate::format::keyring::Keyring;
 use crate::format::layout::Place;
 use crate::format::slot::{Derivation, Slot};
 use crate::id::{RepositoryId, SlotId};
@@ -33,7 +34,7 @@ impl Fixture {
     }
 
     fn open<'a>(&self, credential: impl Into<Credential<'a>>) -> Result<[u8; 32]> {
-        open_slots(&self.storage, &AesGcm, REPOSITORY, credential.into(), MEMORY).map(|key| *key.expose())
+        open_slots(&self.storage, &AesGcm, REPOSITORY, credential.into(), MEMORY).map(|(_, key)| *key.expose())
     }
 
     fn open_error<'a>(&self, credential: impl Into<Credential<'a>>) -> ErrorKind {

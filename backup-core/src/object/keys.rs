@@ -61,16 +61,6 @@ impl ObjectKeys {
         dedup_root(dedup).expand(&[INDEX_LABEL])
     }
 
-    /// The repository that these keys belong to.
-    pub(crate) fn repository(&self) -> RepositoryId {
-        self.repository
-    }
-
-    /// Where randomness comes from.
-    pub(crate) fn entropy(&self) -> &dyn Entropy {
-        &*self.entropy
-    }
-
     /// Seals the concatenation of `parts` with the newest root key.
     ///
     /// # Errors

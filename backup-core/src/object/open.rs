@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use crate::crypto::{AeadProvider, hash};
 use crate::error::{Error, Result};
 use crate::format::header::{Header, TAG_LENGTH};
-use crate::id::{ObjectName, RepositoryId, SessionId};
+use crate::id::{ObjectName, RepositoryId};
 use crate::length::{self, to_u64};
 use crate::object::keys::{FrameKey, frame_nonce};
 use crate::object::seal::LENGTH_PREFIX;
@@ -72,8 +72,9 @@ impl ObjectReader {
         Ok(Self { kind, name: name.to_owned(), header, key })
     }
 
+    #[cfg(test)]
     /// The session that wrote the object.
-    pub(crate) fn session(&self) -> SessionId {
+    pub(crate) fn session(&self) -> crate::id::SessionId {
         self.header.session
     }
 

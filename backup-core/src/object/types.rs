@@ -19,6 +19,7 @@ pub(crate) enum ObjectType {
 }
 
 impl ObjectType {
+    #[cfg(any(test, feature = "testing"))]
     /// Every type, in order of its number.
     pub(crate) const ALL: [Self; 5] = [Self::Keyring, Self::DataPack, Self::MetaPack, Self::Index, Self::Body];
 

@@ -8,7 +8,12 @@ use crate::limits;
 use crate::pack::directory::{ENTRY_LENGTH, HEADER_LENGTH, MAGIC, Record};
 use crate::pack::{ChunkKind, PackEntry, length_fault};
 
-/// A pack being filled. Payloads are kept as they come and never moved.
+/// Payloads below this length are gathered in blocks.
+const SMALL: usize = 64 << 10;
+/// Length of such a block.
+const BLOCK: usize = 512 << 10;
+
+/// A pack being filled. Large payloads are kept as they come and never moved.
 #[derive(Debug, Default)]
 pub(crate) struct PackBuilder {
     records: Vec<Record>,
@@ -39,7 +44,18 @@ impl PackBuilder {
         }
         self.records.push(Record { id, stored: length, raw, codec, kind });
         self.payload_length = self.payload_length.saturating_add(u64::from(length));
-        self.payloads.push(stored);
+        // Small payloads share a block: a pack may hold hundred thousand of them.
+        match self.payloads.last_mut() {
+            Some(block) if block.capacity().saturating_sub(block.len()) >= stored.len() && stored.len() < SMALL => {
+                block.extend_from_slice(&stored);
+            }
+            _ if stored.len() < SMALL => {
+                let mut block = Vec::with_capacity(BLOCK);
+                block.extend_from_slice(&stored);
+                self.payloads.push(block);
+            }
+            _ => self.payloads.push(stored),
+        }
         Ok(())
     }
 
@@ -49,9 +65,14 @@ impl PackBuilder {
     ///
     /// [`Error::LimitExceeded`] where they do not fit.
     pub(crate) fn append(&mut self, other: Self) -> Result<()> {
-        for (record, stored) in other.records.into_iter().zip(other.payloads) {
-            self.push(record.id, record.kind, record.codec, record.raw, stored)?;
+        let (size, records) =
+            (self.size().saturating_add(other.size()), self.records.len().saturating_add(other.records.len()));
+        if size > limits::PACK || to_u64(records) > u64::from(limits::PACK_ENTRIES) {
+            return Err(Error::limit("size of a pack", size, limits::PACK));
         }
+        self.records.extend(other.records);
+        self.payloads.extend(other.payloads);
+        self.payload_length = self.payload_length.saturating_add(other.payload_length);
         Ok(())
     }
 
@@ -73,12 +94,6 @@ impl PackBuilder {
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
-    }
-
-    /// Number of chunks.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
     }
 
     /// Writes the directory. The pack must not be empty.
@@ -122,6 +137,7 @@ impl FinishedPack {
         std::iter::once(&self.directory).chain(&self.payloads).map(Vec::as_slice).collect()
     }
 
+    #[cfg(test)]
     /// The body, in one piece.
     #[must_use]
     pub(crate) fn body(&self) -> Vec<u8> {

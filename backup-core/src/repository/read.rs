@@ -7,7 +7,7 @@ mod pages;
 mod stream;
 mod tree;
 
-pub(crate) use self::chunks::{Fetcher, Wanted, group_by_pack};
+pub(crate) use self::chunks::Fetcher;
 pub use self::entry_reader::EntryReader;
 pub(crate) use self::pages::ReadCache;
 pub(crate) use self::stream::{Decoded, for_each_in_order};

@@ -52,10 +52,6 @@ impl Child for CatalogueChild {
         Ok(Self { page, entries, first })
     }
 
-    fn page(&self) -> PageRef {
-        self.page
-    }
-
     fn size(&self) -> usize {
         self.first.as_bytes().len().saturating_add(50)
     }

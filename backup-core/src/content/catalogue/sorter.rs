@@ -13,7 +13,7 @@ use crate::content::entry::Entry;
 use crate::content::page::PageStore;
 use crate::content::path::EntryPath;
 use crate::error::{Error, Result};
-use crate::length::{to_u32, to_u64};
+use crate::length::to_u32;
 
 /// Bytes of waiting entries that make a run.
 const RUN: usize = 4 << 20;
@@ -78,12 +78,13 @@ impl EntrySorter {
         self.entries
     }
 
+    #[cfg(test)]
     /// Bytes of memory that entries take.
     #[must_use]
     pub(crate) fn memory_bytes(&self) -> u64 {
         let block = |block: &Block| block.compressed.len().saturating_add(size_of::<Block>());
         let runs: usize = self.runs.iter().flat_map(|run| &run.blocks).map(block).sum();
-        to_u64(runs.saturating_add(self.waiting_size))
+        crate::length::to_u64(runs.saturating_add(self.waiting_size))
     }
 
     /// Writes the catalogue. `boundary_key` decides where pages end: the same in all backups that are
@@ -274,7 +275,7 @@ mod tests {
                     sorter.close_run().unwrap();
                 }
             }
-            prop_assert_eq!(sorter.len(), to_u64(model.len()));
+            prop_assert_eq!(sorter.len(), model.len() as u64);
             let root = sorter.finish(KEY, &pages).unwrap();
             prop_assert_eq!(root, catalogue(model.values(), &pages));
             let reader = CatalogueReader::new(root, &pages);
@@ -332,7 +333,7 @@ mod tests {
                 most = most.max(sorter.memory_bytes());
             }
         }
-        assert!(most < COUNT * 110 + to_u64(RUN), "{most} bytes for {COUNT} entries");
+        assert!(most < COUNT * 110 + RUN as u64, "{most} bytes for {COUNT} entries");
         let root = sorter.finish(KEY, &pages).unwrap();
         assert_eq!(root.entries, COUNT);
         assert_eq!(CatalogueReader::new(root, &pages).entries(None).filter(Result::is_ok).count(), 100_000);

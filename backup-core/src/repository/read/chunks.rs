@@ -42,15 +42,17 @@ pub(crate) struct Fetcher<'r> {
     decompressor: Decompressor,
 }
 
+/// Chunks by the packs that hold them, and those that no index names, with their tags.
+pub(crate) type ByPack = (BTreeMap<ObjectName, Vec<Wanted>>, Vec<(usize, ChunkId)>);
+
+/// What is done with a chunk, or with why there is none.
+pub(crate) type Deliver<'d> = dyn FnMut(&Wanted, Result<&[u8]>) -> Result<()> + 'd;
+
 /// Sorts references by the packs that hold them. Tags are positions in `chunks`.
 ///
 /// A chunk that the index does not know is reported by position.
-pub(crate) fn group_by_pack(
-    index: &Index,
-    chunks: impl Iterator<Item = (ChunkId, u32)>,
-) -> (BTreeMap<ObjectName, Vec<Wanted>>, Vec<(usize, ChunkId)>) {
-    let mut packs: BTreeMap<ObjectName, Vec<Wanted>> = BTreeMap::new();
-    let mut unknown = Vec::new();
+pub(crate) fn group_by_pack(index: &Index, chunks: impl Iterator<Item = (ChunkId, u32)>) -> ByPack {
+    let (mut packs, mut unknown) = (BTreeMap::<ObjectName, Vec<Wanted>>::new(), Vec::new());
     for (tag, (id, length)) in chunks.enumerate() {
         match index.lookup(&id) {
             Some(location) => packs.entry(location.pack).or_default().push(Wanted { id, length, location, tag }),
@@ -77,11 +79,7 @@ impl<'r> Fetcher<'r> {
     /// # Errors
     ///
     /// The first error that `deliver` returns; [`Error::Cancelled`].
-    pub(crate) fn fetch(
-        &mut self,
-        wanted: &mut [Wanted],
-        deliver: &mut dyn FnMut(&Wanted, Result<&[u8]>) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn fetch(&mut self, wanted: &mut [Wanted], deliver: &mut Deliver<'_>) -> Result<()> {
         wanted.sort_by_key(|item| item.location.offset);
         let mut rest: &[Wanted] = wanted;
         while let Some(first) = rest.first() {

@@ -187,10 +187,6 @@ impl Findings {
         Ok(())
     }
 
-    pub(crate) fn is_clean(&self) -> Result<bool> {
-        Ok(lock(&self.state)?.ok)
-    }
-
     pub(crate) fn finish(self, environment: &Environment) -> Result<VerifyReport> {
         let mut report = self.state.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
         report.findings.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));

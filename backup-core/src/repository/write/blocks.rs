@@ -85,7 +85,7 @@ pub(crate) fn add_blocks(session: &mut BackupSession, path: EntryPath, source: &
     session.read_bytes(amounts.read);
     session.unchanged_bytes(amounts.unchanged);
     session.control.event(&Event::EntryFinished { path: &entry.path });
-    session.insert(entry.clone())?;
+    session.insert(&entry)?;
     Ok(entry)
 }
 

@@ -174,9 +174,9 @@ impl Default for Sorter {
 }
 
 impl Collected {
-    pub(crate) fn insert(&self, entry: Entry) -> Result<()> {
+    pub(crate) fn insert(&self, entry: &Entry) -> Result<()> {
         self.bytes_logical.fetch_add(entry.size(), Ordering::Relaxed);
-        lock(&self.sorter)?.0.push(&entry)
+        lock(&self.sorter)?.0.push(entry)
     }
 
     pub(crate) fn problem(&self, control: &Control, name: &str, message: &str) {
@@ -393,7 +393,7 @@ impl BackupSession {
         queue_depth(self.control.threads(), self.control.byte_budget(), largest)
     }
 
-    pub(crate) fn insert(&self, entry: Entry) -> Result<()> {
+    pub(crate) fn insert(&self, entry: &Entry) -> Result<()> {
         self.collected.insert(entry)
     }
 

@@ -29,7 +29,7 @@ use crate::storage::{Key, PutMode, StorageError};
 
 /// Chunks whose packs were stored are named in an index object at least this often: what a crash
 /// leaves to be found again by reading pack directories stays bounded.
-const INDEX_ENTRIES: usize = 1 << 18;
+const INDEX_ENTRIES: usize = 1 << 16;
 
 /// Open packs for file and stream contents. A chunk goes to one or the other by a secret bit, so
 /// that pack sizes tell less about chunk sizes (`docs/format.md`, "Packs").

@@ -247,7 +247,7 @@ pub(crate) fn add_stream(session: &mut BackupSession, path: EntryPath, source: &
     entry.digest = Some(digest);
     session.read_bytes(length);
     session.control.event(&Event::EntryFinished { path: &entry.path });
-    session.insert(entry.clone())?;
+    session.insert(&entry)?;
     Ok(entry)
 }
 
@@ -338,7 +338,7 @@ impl<'s> StreamWriter<'s> {
         self.entry.digest = Some(self.cutter.digest());
         self.session.read_bytes(self.cutter.length());
         self.session.control.event(&Event::EntryFinished { path: &self.entry.path });
-        self.session.insert(self.entry.clone())?;
+        self.session.insert(&self.entry)?;
         Ok(self.entry)
     }
 

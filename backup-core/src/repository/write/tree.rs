@@ -124,7 +124,7 @@ impl<'env> Walk<'env> {
                     entry.attributes = node.attributes;
                     entry.hard_link = Some(holder);
                     self.store.control().event(&Event::EntryStarted { path: &entry.path });
-                    self.insert(entry)?;
+                    self.insert(&entry)?;
                 }
                 LaterName::File if node.content.is_none() => {
                     self.lost(&node.path, "the first name of the file could not be read")?;
@@ -141,7 +141,7 @@ impl<'env> Walk<'env> {
         entry.attributes = attributes;
         self.store.control().event(&Event::EntryStarted { path: &entry.path });
         let Some(content) = content.filter(|_| entry.kind.has_content()) else {
-            return self.insert(entry);
+            return self.insert(&entry);
         };
         if let Some(before) = before
             && is_same_file(&entry, size, &before)
@@ -151,7 +151,7 @@ impl<'env> Walk<'env> {
             entry.digest = before.digest;
             self.collected.unchanged_bytes(size);
             self.store.control().event(&Event::Bytes { count: size, kind: ExtentKind::Unchanged });
-            return self.insert(entry);
+            return self.insert(&entry);
         }
         self.names.begin(&entry.path)?;
         if size <= self.small {
@@ -160,7 +160,7 @@ impl<'env> Walk<'env> {
         match content.open() {
             Err(error) => self.lost(&entry.path, &error_chain(&error)),
             Ok(file) if file.is_image() => self.image(entry, Arc::from(file), queue),
-            Ok(file) => self.large_file(entry, Arc::from(file), queue),
+            Ok(file) => self.large_file(entry, &*file, queue),
         }
     }
 
@@ -198,16 +198,11 @@ impl<'env> Walk<'env> {
             self.store.control().event(&Event::Bytes { count, kind: ExtentKind::Data });
         }
         worker.buffer = buffer;
-        if stored?.is_some() { self.read_entry(entry) } else { Ok(()) }
+        if stored?.is_some() { self.read_entry(&entry) } else { Ok(()) }
     }
 
     /// Cuts a large file here; its chunks are stored by the workers.
-    fn large_file(
-        self,
-        mut entry: Entry,
-        file: Arc<dyn FileContent>,
-        queue: &Queue<'env, '_, StoreWorker>,
-    ) -> Result<()> {
+    fn large_file(self, mut entry: Entry, file: &dyn FileContent, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
         // The entry needs what is known only after the last byte was read, while its content completes
         // on a worker: whichever comes second inserts it.
         let meeting = Arc::new(Mutex::new((None::<Content>, None::<Entry>)));
@@ -219,7 +214,7 @@ impl<'env> Walk<'env> {
         });
         let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
         let path = entry.path.clone();
-        let mut reader = ReadAt { source: &*file, position: 0, end: file.length(), ended_early: false };
+        let mut reader = ReadAt { source: file, position: 0, end: file.length(), ended_early: false };
         let cutter = Cutter::new(Arc::clone(self.gear));
         match read_stream(&mut reader, &path, cutter, jobs, queue) {
             Ok((length, digest)) => {
@@ -239,7 +234,7 @@ impl<'env> Walk<'env> {
         match (meeting.0.take(), meeting.1.take()) {
             (Some(content), Some(mut entry)) => {
                 entry.content = content;
-                self.read_entry(entry)
+                self.read_entry(&entry)
             }
             (content, entry) => {
                 *meeting = (content, entry);
@@ -265,7 +260,7 @@ impl<'env> Walk<'env> {
             let mut entry = entry;
             entry.inconsistent = !file.is_unchanged().unwrap_or(false);
             entry.content = content;
-            self.read_entry(entry)
+            self.read_entry(&entry)
         });
         let jobs =
             ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
@@ -280,7 +275,7 @@ impl<'env> Walk<'env> {
     }
 
     /// Inserts an entry whose content was read just now.
-    fn read_entry(self, entry: Entry) -> Result<()> {
+    fn read_entry(self, entry: &Entry) -> Result<()> {
         if entry.inconsistent {
             self.problem(&entry.path.to_string(), "changed while it was read");
         }
@@ -288,7 +283,7 @@ impl<'env> Walk<'env> {
         self.insert(entry)
     }
 
-    fn insert(self, entry: Entry) -> Result<()> {
+    fn insert(self, entry: &Entry) -> Result<()> {
         self.store.control().event(&Event::EntryFinished { path: &entry.path });
         self.collected.insert(entry)
     }

@@ -1,0 +1,38 @@
+//! The commands, one a file. Each checks its arguments, calls the engine and shows the result.
+
+mod cat;
+mod completions;
+mod create;
+mod diff;
+mod init;
+mod key;
+mod list;
+mod man;
+mod restore;
+mod show;
+mod stats;
+mod status;
+mod verify;
+
+use crate::arguments::Command;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+/// Runs one command to its end.
+pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Init(arguments) => init::run(context, arguments),
+        Command::Create(arguments) => create::run(context, arguments),
+        Command::List(arguments) => list::run(context, arguments),
+        Command::Show(arguments) => show::run(context, arguments),
+        Command::Verify(arguments) => verify::run(context, arguments),
+        Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Cat(arguments) => cat::run(context, arguments),
+        Command::Diff(arguments) => diff::run(context, arguments),
+        Command::Key(arguments) => key::run(context, &arguments.command),
+        Command::Status(_) => status::run(context),
+        Command::Stats(_) => stats::run(context),
+        Command::Completions(arguments) => completions::run(context, arguments),
+        Command::Man(arguments) => man::run(context, arguments),
+    }
+}

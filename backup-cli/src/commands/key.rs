@@ -1,0 +1,140 @@
+//! `backup key`
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use backup_core::id::SlotId;
+use backup_core::keys::{KeySlot, KeySlotKind};
+use serde_json::json;
+
+use crate::arguments::{Derivation, KeyAdd, KeyCommand, NewPassword, is_slot_prefix};
+use crate::commands::init::derivation;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::text;
+use crate::password::Unlock;
+
+pub(crate) fn run(context: &Context<'_>, command: &KeyCommand) -> Result<Exit, Failure> {
+    match command {
+        KeyCommand::Add(arguments) => add(context, arguments),
+        KeyCommand::Remove { slot } => remove(context, slot),
+        KeyCommand::List => list(context),
+        KeyCommand::Change { new, derivation } => change(context, new, derivation),
+        KeyCommand::Rotate => rotate(context),
+        KeyCommand::Recovery { label, to } => recovery(context, label, to.as_deref()),
+    }?;
+    Ok(Exit::Fine)
+}
+
+fn add(context: &Context<'_>, arguments: &KeyAdd) -> Result<(), Failure> {
+    let parameters = derivation(&arguments.derivation)?;
+    let repository = context.repository()?;
+    let new = Unlock::new(&arguments.new, context.output)?;
+    let slot = repository.add_password(&new.credential(), &arguments.label, parameters)?;
+    show_slot(context, "added", &slot)
+}
+
+fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
+    let repository = context.repository()?;
+    let slot = find_slot(&repository.key_slots()?, prefix)?;
+    repository.remove_slot(&slot)?;
+    show_slot(context, "removed", &slot)
+}
+
+fn list(context: &Context<'_>) -> Result<(), Failure> {
+    let slots = context.locked()?.key_slots()?;
+    if context.output.is_json() {
+        return context.output.json(&json!({"slots": slots}));
+    }
+    let rows: Vec<Vec<String>> = slots
+        .iter()
+        .map(|slot| {
+            let kind = match slot.kind {
+                KeySlotKind::Password => "password",
+                KeySlotKind::RecoveryKey => "recovery-key",
+                _ => "unknown",
+            };
+            vec![slot.id.to_string(), kind.to_owned(), text::clean(&slot.label)]
+        })
+        .collect();
+    context.output.text(|out| text::table(out, &["SLOT", "KIND", "LABEL"], &rows))
+}
+
+fn change(context: &Context<'_>, new: &NewPassword, arguments: &Derivation) -> Result<(), Failure> {
+    if context.global.recovery_key_file.is_some() {
+        return Err(Failure::usage(
+            "a recovery key is not changed: use `key add` for a new password and `key remove` for the old one",
+        ));
+    }
+    let parameters = derivation(arguments)?;
+    let (repository, old) = context.unlocked()?;
+    let new = Unlock::new(new, context.output)?;
+    let slot = repository.change_password(&old.credential(), &new.credential(), parameters)?;
+    show_slot(context, "changed to", &slot)
+}
+
+fn rotate(context: &Context<'_>) -> Result<(), Failure> {
+    let generation = context.repository()?.rotate_root_key()?;
+    if context.output.is_json() {
+        return context.output.json(&json!({"root_key_generation": generation}));
+    }
+    if context.output.has_summaries() {
+        context.output.text(|out| writeln!(out, "root key is now of generation {generation}"))?;
+    }
+    Ok(())
+}
+
+fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(), Failure> {
+    let repository = context.repository()?;
+    // The file comes first: a recovery key that cannot be written down must not exist.
+    let file =
+        to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
+    let file = file.transpose()?;
+    let (slot, key) = repository.add_recovery_key(label)?;
+    let shown = key.to_text()?;
+    match file {
+        Some((path, mut file)) => {
+            let written =
+                file.write_all(shown.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+            if let Err(error) = written {
+                repository.remove_slot(&slot)?;
+                return Err(cannot_write(path, error));
+            }
+            show_slot(context, "added", &slot)
+        }
+        None if context.output.is_json() => context.output.json(&json!({"slot": slot, "recovery_key": shown.as_str()})),
+        None => context.output.text(|out| writeln!(out, "{}", shown.as_str())),
+    }
+}
+
+fn new_private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
+    Failure::io(format!("cannot write recovery key file {}", path.display()), error)
+}
+
+fn find_slot(slots: &[KeySlot], prefix: &str) -> Result<SlotId, Failure> {
+    if !is_slot_prefix(prefix) {
+        return Err(Failure::usage(format!("not the id of a key slot: {prefix:?}")));
+    }
+    let mut matching = slots.iter().map(|slot| slot.id).filter(|id| id.to_string().starts_with(prefix));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err(backup_core::Error::NotFound { what: "key slot", name: prefix.to_owned() }.into()),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several key slots begin with {prefix}"))),
+    }
+}
+
+fn show_slot(context: &Context<'_>, verb: &str, slot: &SlotId) -> Result<(), Failure> {
+    if context.output.is_json() {
+        return context.output.json(&json!({"slot": slot}));
+    }
+    if context.output.has_summaries() {
+        context.output.text(|out| writeln!(out, "{verb} key slot {slot}"))?;
+    }
+    Ok(())
+}

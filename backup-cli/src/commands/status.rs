@@ -1,0 +1,36 @@
+//! `backup status`
+
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::text;
+
+pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
+    let repository = context.repository()?;
+    let status = repository.status()?;
+    if context.output.is_json() {
+        context.output.json(&status)?;
+        return Ok(Exit::Fine);
+    }
+    context.output.text(|out| {
+        let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
+        line("repository", status.id.to_string())?;
+        line("backups", status.backups.to_string())?;
+        match &status.newest {
+            Some(backup) => {
+                let state = if backup.is_complete() { "complete" } else { "incomplete" };
+                let (id, kind) = (backup.id.short(), &backup.kind);
+                line("newest", format!("{id}, {kind}, {}, {state}", text::time(backup.finished)))?;
+            }
+            None => line("newest", "none".to_owned())?,
+        }
+        if let Some(bytes) = status.free_bytes {
+            line("free", text::size(bytes))?;
+        }
+        if status.read_only {
+            line("access", "read-only".to_owned())?;
+        }
+        line("unfinished", text::count(status.unfinished_sessions.len() as u64, "session", "sessions"))?;
+        line("root key", format!("generation {}", status.root_key_generation))
+    })?;
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,173 @@
+//! `backup verify`
+
+mod compare;
+mod ledger;
+
+use backup_core::entropy::{Entropy, OsEntropy};
+use backup_core::id::BackupId;
+use backup_core::repository::{
+    CommitSummary, LockedRepository, Repository, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
+};
+use serde_json::{Value, json};
+
+use crate::arguments::{Level, Verify};
+use crate::commands::verify::compare::Comparison;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::progress::Progress;
+use crate::output::{json, text};
+
+pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Failure> {
+    let level = match arguments.level {
+        Some(level) => Some(level),
+        None if arguments.compare.is_empty() => Some(Level::Content),
+        None => None,
+    };
+    if !arguments.compare.is_empty() && arguments.backup.len() > 1 {
+        return Err(Failure::usage("--compare takes one --backup"));
+    }
+    if arguments.rotate_days.is_some() && matches!(level, Some(Level::Presence | Level::Bytes)) {
+        return Err(Failure::usage("--rotate-days needs --level structure or content"));
+    }
+    let needs_password = !arguments.compare.is_empty() || !matches!(level, Some(Level::Presence | Level::Bytes));
+    let (report, comparison) = if needs_password {
+        let repository = context.repository()?;
+        let report = match level {
+            Some(level) => Some(verify(context, arguments, level, &repository)?),
+            None => None,
+        };
+        let comparison =
+            if arguments.compare.is_empty() { None } else { Some(compare::run(context, arguments, &repository)?) };
+        (report, comparison)
+    } else {
+        let locked = context.locked()?;
+        let backups = find_commits(&locked, &arguments.backup)?;
+        let options = options(arguments, level.unwrap_or(Level::Presence), backups)?;
+        let progress = Progress::start(context.output, "verifying");
+        (Some(locked.verify(&options, &context.control(&progress))?), None)
+    };
+    let ok = report.as_ref().is_none_or(|report| report.ok) && comparison.as_ref().is_none_or(Comparison::is_same);
+    show(context, ok, report.as_ref(), comparison.as_ref())?;
+    Ok(Exit::complete(ok))
+}
+
+fn verify(
+    context: &Context<'_>,
+    arguments: &Verify,
+    level: Level,
+    repository: &Repository,
+) -> Result<VerifyReport, Failure> {
+    let backups = arguments
+        .backup
+        .iter()
+        .map(|name| Ok(repository.find_backup(name)?.id))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let options = options(arguments, level, backups)?;
+    let mut ledger: Option<VerificationLedger> = arguments.ledger.as_deref().map(ledger::read).transpose()?;
+    let progress = Progress::start(context.output, "verifying");
+    let report = repository.verify(&options, ledger.as_mut(), &context.control(&progress))?;
+    drop(progress);
+    if let (Some(path), Some(ledger)) = (&arguments.ledger, &ledger) {
+        ledger::write(path, ledger)?;
+    }
+    Ok(report)
+}
+
+fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<VerifyOptions, Failure> {
+    let mut options = VerifyOptions::default();
+    options.level = match level {
+        Level::Presence => VerifyLevel::Presence,
+        Level::Bytes => VerifyLevel::Bytes,
+        Level::Structure => VerifyLevel::Structure,
+        Level::Content => VerifyLevel::Content,
+    };
+    options.backups = backups;
+    options.expected_head = arguments.expect_head;
+    options.share = match (arguments.sample, arguments.rotate_days) {
+        (Some(fraction), _) => {
+            let mut seed = [0; 8];
+            OsEntropy.fill(&mut seed).map_err(backup_core::Error::from)?;
+            Share::Sample { fraction, seed: u64::from_le_bytes(seed) }
+        }
+        (None, Some(days)) => Share::Rotating { days },
+        (None, None) => Share::All,
+    };
+    Ok(options)
+}
+
+/// Without the password there are commits in place of backups; their ids are the same.
+fn find_commits(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let commits = locked.commits()?;
+    names.iter().map(|name| find_commit(&commits, name)).collect()
+}
+
+fn find_commit(commits: &[CommitSummary], name: &str) -> Result<BackupId, Failure> {
+    let not_found = || backup_core::Error::NotFound { what: "backup", name: name.to_owned() };
+    if name == "latest" {
+        return Ok(commits.last().ok_or_else(not_found)?.id);
+    }
+    if name.len() < 4 {
+        return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
+    }
+    let mut matching = commits.iter().map(|commit| commit.id).filter(|id| id.to_string().starts_with(name));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several backups begin with {name}"))),
+        (None, _) => Err(not_found().into()),
+    }
+}
+
+fn show(
+    context: &Context<'_>,
+    ok: bool,
+    report: Option<&VerifyReport>,
+    comparison: Option<&Comparison>,
+) -> Result<(), Failure> {
+    if context.output.is_json() {
+        let mut result = match report {
+            Some(report) => json::members(report),
+            None => json::members(&json!({"level": null, "findings": [], "findings_omitted": 0})),
+        };
+        result.insert("ok".to_owned(), Value::Bool(ok));
+        result.insert("comparison".to_owned(), comparison.map_or(Value::Null, Comparison::to_json));
+        return context.output.json(&result);
+    }
+    context.output.text(|out| {
+        if let Some(report) = report {
+            for finding in &report.findings {
+                let line = format!("{}: {}", finding.object, finding.message);
+                writeln!(out, "damaged: {}", text::clean(&line))?;
+                for entry in &finding.entries {
+                    writeln!(out, "  hurts {} in backup {}", entry.path, entry.backup.short())?;
+                }
+                if finding.entries_omitted > 0 {
+                    writeln!(out, "  and {}", text::count(finding.entries_omitted, "entry more", "entries more"))?;
+                }
+            }
+            if report.findings_omitted > 0 {
+                writeln!(out, "and {}", text::count(report.findings_omitted, "finding more", "findings more"))?;
+            }
+        }
+        if let Some(comparison) = comparison {
+            comparison.write(out)?;
+        }
+        if context.output.has_summaries() {
+            if let Some(report) = report {
+                writeln!(
+                    out,
+                    "checked {} ({}), {}, {}{}",
+                    text::count(report.objects_checked, "object", "objects"),
+                    text::size(report.bytes_checked),
+                    text::count(report.chunks_checked, "chunk", "chunks"),
+                    text::count(report.entries_checked, "entry", "entries"),
+                    if report.partial { ": a share of the data" } else { "" }
+                )?;
+            }
+            writeln!(out, "{}", if ok { "ok" } else { "not ok" })?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,57 @@
+//! The file in which `--rotate-days` remembers what was covered.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use backup_core::repository::VerificationLedger;
+
+use crate::exit::Failure;
+
+/// The ledger, empty where there is no file yet.
+pub(crate) fn read(path: &Path) -> Result<VerificationLedger, Failure> {
+    let failed = |error| Failure::io(format!("cannot read ledger {}", path.display()), error);
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(VerificationLedger::default()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Replaces the file as a whole, so that a crash leaves the old or the new one.
+pub(crate) fn write(path: &Path, ledger: &VerificationLedger) -> Result<(), Failure> {
+    let failed = |error| Failure::io(format!("cannot write ledger {}", path.display()), error);
+    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create_new(&new)?;
+        serde_json::to_writer(&file, ledger)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|error| {
+        // What is left over is in nobody's way and named by its process.
+        let _ = fs::remove_file(&new);
+        failed(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_is_kept_and_a_broken_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let ledger = read(&path).unwrap();
+        write(&path, &ledger).unwrap();
+        read(&path).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        fs::write(&path, "{").unwrap();
+        assert!(read(&path).is_err());
+        assert!(write(&directory.path().join("missing/ledger"), &ledger).is_err());
+    }
+}

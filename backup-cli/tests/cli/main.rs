@@ -1,0 +1,13 @@
+//! The real binary, end to end.
+#![allow(missing_docs, reason = "tests")]
+
+mod backups;
+mod bad_input;
+mod harness;
+mod interruption;
+mod keys;
+mod media;
+mod output;
+mod passwords;
+mod restores;
+mod verification;

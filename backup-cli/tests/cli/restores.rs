@@ -1,0 +1,160 @@
+//! `backup restore` and `backup cat`
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::harness::{Outcome, World, noise, outcome};
+
+/// The path of an entry of the backed-up tree.
+fn entry(world: &World, end: &str) -> String {
+    let shown = world.json(["show", "latest"]);
+    let entries = shown["entries"].as_array().unwrap();
+    let mut paths = entries.iter().map(|entry| entry["path"].as_str().unwrap());
+    paths.find(|path| path.ends_with(end)).unwrap().to_owned()
+}
+
+#[test]
+fn a_tree_comes_back_identical() {
+    let (world, backup) = World::with_backup();
+    let result = world.json(["restore", &backup, "--to", "out"]);
+    assert_eq!(result["complete"], true);
+    let restored: PathBuf = world.path("out").join(entry(&world, "tree"));
+    let status = Command::new("diff").args(["-r", "--no-dereference"]).arg(world.path("tree")).arg(&restored).status();
+    assert!(status.unwrap().success());
+    let original = fs::metadata(world.path("tree/hello.txt")).unwrap();
+    let copy = fs::metadata(restored.join("hello.txt")).unwrap();
+    assert_eq!(
+        (original.mode(), original.mtime(), original.mtime_nsec()),
+        (copy.mode(), copy.mtime(), copy.mtime_nsec())
+    );
+}
+
+#[test]
+fn existing_files_are_replaced_only_on_demand() {
+    let (world, _) = World::with_backup();
+    let hello = entry(&world, "hello.txt");
+    world.run(["restore", "latest", "--to", "out"]).success();
+    let target = world.path("out").join(&hello);
+    fs::write(&target, "mine").unwrap();
+    let outcome = world.run(["restore", "latest", "--to", "out"]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{outcome:?}");
+    assert_eq!(fs::read(&target).unwrap(), b"mine");
+    world.run(["restore", "latest", "--to", "out", "--overwrite"]).success();
+    assert_eq!(fs::read(&target).unwrap(), b"hello\n");
+
+    world.file("single", "mine");
+    world.run(["restore", "latest", "--entry", &hello, "--to", "single"]).code(1).says("single");
+    assert_eq!(fs::read(world.path("single")).unwrap(), b"mine");
+    world.run(["restore", "latest", "--entry", &hello, "--to", "single", "--overwrite"]).success();
+    assert_eq!(fs::read(world.path("single")).unwrap(), b"hello\n");
+}
+
+#[test]
+fn one_entry_goes_to_a_file_a_directory_standard_output_or_a_command() {
+    let (world, _) = World::with_backup();
+    let large = entry(&world, "sub/large");
+    let content = fs::read(world.path("tree/sub/large")).unwrap();
+    world.run(["restore", "latest", "--entry", &large, "--to", "file"]).success();
+    assert!(fs::read(world.path("file")).unwrap() == content);
+    fs::create_dir(world.path("directory")).unwrap();
+    world.run(["restore", "latest", "--entry", &large, "--to", "directory"]).success();
+    assert!(fs::read(world.path("directory").join(&large)).unwrap() == content);
+    assert!(world.run(["restore", "latest", "--entry", &large, "--to", "-"]).success().stdout == content);
+    assert!(world.run(["cat", "latest", &large]).success().stdout == content);
+    world.run(["restore", "latest", "--entry", &large, "--command", "--", "sh", "-c", "cat > copied"]).success();
+    assert!(fs::read(world.path("copied")).unwrap() == content);
+}
+
+#[test]
+fn a_range_is_restored() {
+    let (world, _) = World::with_backup();
+    let large = entry(&world, "sub/large");
+    let content = fs::read(world.path("tree/sub/large")).unwrap();
+    let outcome = world.run(["restore", "latest", "--entry", &large, "--to", "-", "--range", "1M:1000"]).success();
+    assert_eq!(outcome.stdout, &content[1 << 20..(1 << 20) + 1000]);
+    world.run(["restore", "latest", "--entry", &large, "--to", "part", "--range", "5:7"]).success();
+    assert_eq!(fs::read(world.path("part")).unwrap(), &content[5..12]);
+    let outcome = world.run(["restore", "latest", "--entry", &large, "--to", "-", "--range", "3M:1"]).code(2);
+    assert!(outcome.stdout.is_empty());
+}
+
+#[test]
+fn a_directory_is_restored_alone() {
+    let (world, _) = World::with_backup();
+    let sub = entry(&world, "tree/sub");
+    let result = world.json(["restore", "latest", "--entry", &sub, "--to", "out"]);
+    assert_eq!(result["complete"], true);
+    assert!(world.path("out").join(&sub).join("large").exists());
+    assert!(!world.path("out").join(entry(&world, "hello.txt")).exists());
+}
+
+#[test]
+fn the_only_stream_needs_no_name() {
+    let world = World::new();
+    world.run_with_input(["create", "--stdin", "dump"], b"data").success();
+    assert_eq!(world.run(["restore", "latest", "--to", "-"]).success().stdout, b"data");
+    world.run(["restore", "latest", "--command", "--", "sh", "-c", "cat > copied"]).success();
+    assert_eq!(fs::read(world.path("copied")).unwrap(), b"data");
+    let (world, _) = World::with_backup();
+    world.run(["restore", "latest", "--to", "-"]).code(2).says("--entry");
+}
+
+#[test]
+fn a_failing_command_fails_the_restore() {
+    let world = World::new();
+    world.run_with_input(["create", "--stdin", "dump"], &noise(1 << 20, 1)).success();
+    let outcome =
+        world.run(["restore", "latest", "--command", "--", "sh", "-c", "cat >/dev/null; echo why >&2; exit 9"]);
+    outcome.code(1).says("why");
+    // One that does not read all of it.
+    world.run(["restore", "latest", "--command", "--", "sh", "-c", "exec <&-; exit 1"]).code(1);
+}
+
+#[test]
+fn holes_stay_holes() {
+    let world = World::new();
+    let file = fs::File::create(world.path("image")).unwrap();
+    file.set_len(256 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &noise(1 << 20, 1), 100 << 20).unwrap();
+    world.create(["--image", "image"]);
+    world.run(["restore", "latest", "--entry", "image", "--to", "copy"]).success();
+    let copy = fs::metadata(world.path("copy")).unwrap();
+    assert_eq!(copy.len(), 256 << 20);
+    assert!(copy.blocks() * 512 < 16 << 20, "{} blocks", copy.blocks());
+    assert!(fs::read(world.path("copy")).unwrap() == fs::read(world.path("image")).unwrap());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    let (world, _) = World::with_backup();
+    let large = entry(&world, "sub/large");
+    for arguments in [vec!["cat", "latest", &large], vec!["restore", "latest", "--entry", &large, "--to", "-"]] {
+        let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let outcome = Outcome::of(child.wait_with_output().unwrap()).code(141);
+        assert_eq!(outcome.stderr, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_full_standard_output_is_a_failure() {
+    let (world, _) = World::with_backup();
+    let large = entry(&world, "sub/large");
+    for arguments in [vec!["cat", "latest", &large], vec!["list"], vec!["list", "--json"], vec!["show", "latest"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        outcome(world.command(&arguments).stdout(full)).code(1).says("No space left");
+    }
+}
+
+#[test]
+fn names_that_are_not_there_or_have_no_content() {
+    let (world, _) = World::with_backup();
+    let sub = entry(&world, "tree/sub");
+    world.run(["cat", "latest", &sub]).code(2).says("directory");
+    world.run(["cat", "latest", "no/such"]).code(1).says("entry not found: no/such");
+    world.run(["cat", "latest", "../etc/passwd"]).code(2).says("../etc/passwd");
+    world.run(["restore", "ffffffff", "--to", "out"]).code(1).says("backup not found");
+    assert!(!world.path("out").exists());
+}

@@ -1,0 +1,276 @@
+//! The writer's rules, against records that a collection makes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::collection::testing;
+use super::*;
+use crate::crypto::SigningKey;
+use crate::entropy::SeededEntropy;
+use crate::format::layout::Place;
+use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId};
+use crate::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
+use crate::time::Timestamp;
+use crate::{Error, ErrorKind, Result};
+
+const REPOSITORY: RepositoryId = RepositoryId::new([1; 16]);
+
+struct Fixture {
+    storage: Arc<MemoryStorage>,
+    writer: SigningKey,
+    maintenance: SigningKey,
+    entropy: SeededEntropy,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            storage: Arc::new(MemoryStorage::default()),
+            writer: SigningKey::from_seed(&[2; 32]),
+            maintenance: SigningKey::from_seed(&[3; 32]),
+            entropy: SeededEntropy::new(4),
+        }
+    }
+
+    fn signers(&self) -> Signers {
+        Signers {
+            repository: REPOSITORY,
+            writer: self.writer.verifying_key(),
+            maintenance: self.maintenance.verifying_key(),
+        }
+    }
+
+    fn open(&self, storage: &dyn Storage) -> Result<(SessionWriter, History)> {
+        SessionWriter::open(storage, &self.signers(), false, &self.entropy, Timestamp::UNIX_EPOCH)
+    }
+
+    fn commit(&self, session: &SessionWriter, history: &History, seconds: i64) -> Result<BackupId> {
+        let commit = self.record(session, history, seconds);
+        session.commit(&*self.storage, &self.signers(), &commit, &self.writer)
+    }
+
+    fn record(&self, session: &SessionWriter, history: &History, seconds: i64) -> NewCommit {
+        NewCommit {
+            repository: REPOSITORY,
+            session: session.session,
+            generation: session.generation,
+            body: ObjectName::new([5; 32]),
+            indexes: vec![ObjectName::new([6; 32])],
+            closure: ObjectName::new([7; 32]),
+            closure_packs: 0,
+            closure_bytes: 0,
+            config: Digest::new([8; 32]),
+            heads: history.heads(),
+            time: Timestamp::from_unix(seconds, 0).unwrap(),
+        }
+    }
+
+    fn put(&self, place: Place, bytes: Vec<u8>) {
+        self.storage.put(&place.key(), bytes.into(), PutMode::Create).unwrap();
+    }
+
+    fn history(&self) -> History {
+        History::read(&*self.storage, &self.signers()).unwrap()
+    }
+}
+
+#[test]
+fn commits_form_a_chain_in_causal_order() {
+    let fixture = Fixture::new();
+    let mut ids = Vec::new();
+    // The clock runs backwards.
+    for seconds in [300, 200, 100] {
+        let (session, history) = fixture.open(&*fixture.storage).unwrap();
+        ids.push(fixture.commit(&session, &history, seconds).unwrap());
+    }
+    let history = fixture.history();
+    assert_eq!(history.in_order().iter().map(|commit| commit.id).collect::<Vec<_>>(), ids);
+    assert_eq!(history.heads(), [ids[2]]);
+    assert!(history.missing().is_empty() && history.unfinished.is_empty() && history.flaws.is_empty());
+
+    // Withholding a commit is noticed by whoever knows a later one.
+    let second = history.commits[&ids[1]].place().key();
+    fixture.storage.delete(&second).unwrap();
+    assert_eq!(fixture.history().missing().into_iter().collect::<Vec<_>>(), [ids[1]]);
+}
+
+#[test]
+fn two_writers_both_commit_and_the_next_names_both() {
+    let fixture = Fixture::new();
+    let (one, history_one) = fixture.open(&*fixture.storage).unwrap();
+    let (two, history_two) = fixture.open(&*fixture.storage).unwrap();
+    let first = fixture.commit(&one, &history_one, 1).unwrap();
+    let second = fixture.commit(&two, &history_two, 2).unwrap();
+    let (_, history) = fixture.open(&*fixture.storage).unwrap();
+    let mut heads = [first, second];
+    heads.sort();
+    assert_eq!(history.heads(), heads);
+    assert_eq!(history.unfinished.len(), 1);
+}
+
+#[test]
+fn a_revoked_session_cannot_commit() {
+    let fixture = Fixture::new();
+    let (session, history) = fixture.open(&*fixture.storage).unwrap();
+    let revocation = testing::revoke(&fixture.maintenance, REPOSITORY, session.session);
+    fixture.put(Place::SessionOutcome(session.generation, session.session), revocation);
+    let error = fixture.commit(&session, &history, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("revoked"), "{error}");
+    assert!(fixture.history().commits.is_empty());
+}
+
+#[test]
+fn marks_condemn_and_finals_fence() {
+    let fixture = Fixture::new();
+    let (late, late_history) = fixture.open(&*fixture.storage).unwrap();
+    let (early, early_history) = fixture.open(&*fixture.storage).unwrap();
+    let kept = fixture.commit(&early, &early_history, 1).unwrap();
+    let kept_object = fixture.storage.get(&fixture.history().commits[&kept].place().key(), u64::MAX).unwrap();
+    let condemned = [ObjectName::new([9; 32]), ObjectName::new([10; 32])];
+    fixture.put(Place::CollectionMark(1), testing::mark(&fixture.maintenance, REPOSITORY, 1, &condemned));
+    assert!(condemned.iter().all(|name| fixture.history().condemned.contains(name)), "an open mark condemns");
+    let (after_mark, _) = fixture.open(&*fixture.storage).unwrap();
+    assert_eq!(after_mark.generation, 2, "one more than the newest mark");
+
+    let indexes = [ObjectName::new([11; 32])];
+    let checkpoint = [kept_object.to_vec()];
+    let finale = testing::finale(&fixture.maintenance, REPOSITORY, 1, &condemned[..1], &checkpoint, &indexes);
+    fixture.put(Place::CollectionOutcome(1), finale);
+    let history = fixture.history();
+    assert!(
+        history.condemned.contains(&condemned[0]) && !history.condemned.contains(&condemned[1]),
+        "the final decides"
+    );
+    assert!(history.indexes.contains(&indexes[0]));
+    assert_eq!(history.newest_final, 1);
+
+    // The slots of the generation go away; the checkpoint keeps the commit.
+    fixture.storage.delete(&Place::SessionOutcome(early.generation, early.session).key()).unwrap();
+    assert!(fixture.history().commits.contains_key(&kept));
+
+    // Somebody who slept through all that wins his slot, and is told that it does not count.
+    let error = fixture.commit(&late, &late_history, 2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(fixture.history().commits.len(), 1);
+
+    fixture.put(Place::Forget(kept), testing::forget(&fixture.maintenance, REPOSITORY, kept));
+    let history = fixture.history();
+    assert!(history.commits.is_empty() && history.valid.contains_key(&kept));
+}
+
+#[test]
+fn records_of_others_are_flaws_and_change_nothing() {
+    let fixture = Fixture::new();
+    let (session, history) = fixture.open(&*fixture.storage).unwrap();
+    let id = fixture.commit(&session, &history, 1).unwrap();
+    let thief = SigningKey::from_seed(&[99; 32]);
+    fixture.put(Place::Forget(id), testing::forget(&thief, REPOSITORY, id));
+    fixture.put(Place::CollectionMark(7), testing::mark(&thief, REPOSITORY, 7, &[ObjectName::new([1; 32])]));
+    let finale = testing::finale(&thief, REPOSITORY, 8, &[], &[], &[]);
+    fixture.put(Place::CollectionOutcome(8), finale);
+    fixture.put(Place::SessionOutcome(1, SessionId::new([77; 16])), b"not a record".to_vec());
+    // A genuine commit under the name of another session.
+    let object = fixture.storage.get(&history_key(&fixture, &id), u64::MAX).unwrap();
+    fixture.put(Place::SessionOutcome(1, SessionId::new([78; 16])), object.to_vec());
+    let history = fixture.history();
+    assert_eq!(history.commits.keys().copied().collect::<Vec<_>>(), [id]);
+    assert_eq!(history.flaws.len(), 5, "{:?}", history.flaws);
+    assert!(history.condemned.is_empty());
+    assert_eq!(history.newest_final, 0);
+}
+
+fn history_key(fixture: &Fixture, id: &BackupId) -> Key {
+    fixture.history().commits[id].place().key()
+}
+
+/// A storage that lets something happen at its first listing of collections after a session was opened.
+struct Overtaken<'f> {
+    fixture: &'f Fixture,
+    listings: AtomicUsize,
+    marks: usize,
+}
+
+impl Storage for Overtaken<'_> {
+    fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
+        self.fixture.storage.put(key, bytes, mode)
+    }
+    fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
+        self.fixture.storage.get(key, limit)
+    }
+    fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StorageError> {
+        self.fixture.storage.get_range(key, range)
+    }
+    fn stat(&self, key: &Key) -> Result<ObjectInfo, StorageError> {
+        self.fixture.storage.stat(key)
+    }
+    fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
+        if prefix == "collections/" {
+            let listing = self.listings.fetch_add(1, Ordering::Relaxed);
+            // Every second listing is step W2.
+            if listing % 2 == 1 && listing / 2 < self.marks {
+                let number = u32::try_from(listing / 2).unwrap() + 1;
+                let mark = testing::mark(&self.fixture.maintenance, REPOSITORY, number, &[]);
+                self.fixture.put(Place::CollectionMark(number), mark);
+            }
+        }
+        self.fixture.storage.list(prefix, after)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.fixture.storage.delete(key)
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
+
+#[test]
+fn a_mark_between_opening_and_reading_begins_the_session_anew() {
+    let fixture = Fixture::new();
+    let storage = Overtaken { fixture: &fixture, listings: AtomicUsize::new(0), marks: 3 };
+    let (session, history) = fixture.open(&storage).unwrap();
+    assert_eq!(session.generation, 4);
+    assert_eq!(history.newest_mark, 3);
+    let fixture = Fixture::new();
+    let storage = Overtaken { fixture: &fixture, listings: AtomicUsize::new(0), marks: usize::MAX };
+    assert_eq!(fixture.open(&storage).unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// A storage that accepts put-if-absent and ignores it, as some object stores do.
+struct Careless(MemoryStorage);
+
+impl Storage for Careless {
+    fn put(&self, key: &Key, bytes: Bytes, _: PutMode) -> Result<(), StorageError> {
+        self.0.put(key, bytes, PutMode::Overwrite)
+    }
+    fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
+        self.0.get(key, limit)
+    }
+    fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StorageError> {
+        self.0.get_range(key, range)
+    }
+    fn stat(&self, key: &Key) -> Result<ObjectInfo, StorageError> {
+        self.0.stat(key)
+    }
+    fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
+        self.0.list(prefix, after)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.0.delete(key)
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+#[test]
+fn put_if_absent_is_probed() {
+    let fixture = Fixture::new();
+    let storage = Careless(MemoryStorage::default());
+    let error = fixture.open(&storage).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let opened = SessionWriter::open(&storage, &fixture.signers(), true, &fixture.entropy, Timestamp::UNIX_EPOCH);
+    assert!(opened.is_ok(), "a single-writer repository works there");
+}
