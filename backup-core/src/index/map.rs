@@ -13,7 +13,7 @@ use crate::index::packs::Packs;
 use crate::index::table::{Record, ShortId, Table, Tables};
 use crate::index::{Location, Segment};
 use crate::length::{index, to_u64};
-use crate::pack::PackEntry;
+use crate::pack::{ChunkKind, PackEntry};
 
 /// Shards of what was added since loading: threads that add seldom meet.
 const SHARDS: usize = 16;
@@ -172,10 +172,13 @@ impl Index {
         self.loaded.memory().saturating_add(recent).saturating_add(packs)
     }
 
-    /// Bytes of all chunks before compression; a chunk in two packs counts twice.
+    /// Bytes of all chunks of content before compression; a chunk in two packs counts twice.
     #[must_use]
     pub(crate) fn raw_bytes(&self) -> u64 {
-        let sum = |total: u64, record: &Record| total.saturating_add(u64::from(record.raw()));
+        let sum = |total: u64, record: &Record| match record.kind() {
+            ChunkKind::Data => total.saturating_add(u64::from(record.raw())),
+            ChunkKind::Meta => total,
+        };
         let loaded = self.loaded.records().fold(0, sum);
         self.recent.iter().fold(loaded, |total, shard| {
             let shard = read(shard);
