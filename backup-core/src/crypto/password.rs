@@ -164,7 +164,7 @@ mod tests {
         let default = Argon2Parameters::default();
         default.check_floor().unwrap();
         default.check_limits(256 << 20).unwrap();
-        assert!(default.check_limits((256 << 20) - 1).is_err());
+        assert!(default.check_limits((192 << 20) - 1).is_err());
     }
 
     #[test]

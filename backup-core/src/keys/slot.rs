@@ -144,7 +144,8 @@ pub(crate) fn list_slots(storage: &dyn Storage, repository: RepositoryId) -> Res
 }
 
 /// Removes a slot: its password or recovery key no longer opens the repository. Who copied the slot
-/// before, and knows the password, still can; only new root keys shut him out of new data.
+/// before, and knows the password, still can, also after the root key was rotated: the keyring key stays
+/// the same. Only a new repository shuts him out.
 ///
 /// # Errors
 ///

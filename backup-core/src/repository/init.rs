@@ -20,7 +20,7 @@ use crate::storage::{PutMode, Storage, StorageError};
 pub struct InitOptions {
     /// Chunk sizes.
     pub chunking: ChunkingParameters,
-    /// Bytes of a pack, 1 MiB to 128 MiB; 16 MiB where `None`.
+    /// Bytes of a pack; 16 MiB where `None`.
     pub pack_target: Option<u32>,
     /// How sizes of objects are hidden.
     pub padding: Padding,

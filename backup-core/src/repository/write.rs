@@ -2,6 +2,7 @@
 
 mod assembler;
 mod blocks;
+mod hard_links;
 mod session;
 mod store;
 mod stream;

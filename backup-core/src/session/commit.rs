@@ -1,10 +1,12 @@
 //! The commit record: what a session decided, signed with the writer key.
 
 use crate::crypto::{SigningKey, VerifyingKey, hash};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::cbor;
 use crate::format::layout::Place;
 use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId};
+use crate::length::to_u64;
+use crate::limits;
 use crate::session::record;
 use crate::time::Timestamp;
 
@@ -45,7 +47,8 @@ pub(crate) struct Commit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Committed(Box<Commit>),
-    Revoked,
+    /// A collection ended this session.
+    Revoked(SessionId),
 }
 
 impl NewCommit {
@@ -68,7 +71,12 @@ impl NewCommit {
             map.i64(11, seconds);
             map.u64(12, u64::from(nanoseconds));
         })?;
-        record::seal(COMMIT_LABEL, &payload, key)
+        let bytes = record::seal(COMMIT_LABEL, &payload, key)?;
+        let length = to_u64(bytes.len());
+        if length > limits::COMMIT {
+            return Err(Error::limit("size of a commit", length, limits::COMMIT));
+        }
+        Ok(bytes)
     }
 }
 
@@ -100,10 +108,11 @@ impl Outcome {
         if of != repository {
             return Err(map.damaged("it belongs to another repository"));
         }
-        if opened.label == REVOKE_LABEL {
-            return Ok(Self::Revoked);
-        }
         let session = SessionId::new(map.required(2)?.fixed()?);
+        if opened.label == REVOKE_LABEL {
+            map.finish()?;
+            return Ok(Self::Revoked(session));
+        }
         let generation = map.required(3)?.u32()?;
         let body = ObjectName::new(map.required(4)?.fixed()?);
         let mut indexes = Vec::new();

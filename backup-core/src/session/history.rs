@@ -67,7 +67,7 @@ impl History {
                 let name = Place::CollectionOutcome(history.newest_final).key();
                 match open_outcome(bytes, signers, name.as_str()) {
                     Ok(Outcome::Committed(commit)) => drop(history.valid.insert(commit.id, *commit)),
-                    Ok(Outcome::Revoked) => {}
+                    Ok(Outcome::Revoked(_)) => {}
                     Err(error) => history.flaws.push(Flaw { key: name.to_string(), error }),
                 }
             }
@@ -137,7 +137,6 @@ impl History {
                 _ => {}
             }
         }
-        self.newest_mark = marks.keys().next_back().copied().unwrap_or(0);
         let mut newest = None;
         for (number, key) in &outcomes {
             let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };
@@ -145,18 +144,25 @@ impl History {
                 collection::read_outcome(&bytes, &signers.maintenance, signers.repository, *number, key.as_str());
             match read {
                 Ok(CollectionOutcome::Final(found)) => {
+                    self.newest_mark = self.newest_mark.max(*number);
                     self.condemned.extend(&found.condemned);
                     self.newest_final = *number;
                     newest = Some(found);
                 }
-                Ok(CollectionOutcome::Aborted) => {}
+                Ok(CollectionOutcome::Aborted) => {
+                    self.newest_mark = self.newest_mark.max(*number);
+                }
                 Err(error) => self.flaws.push(Flaw { key: key.to_string(), error }),
             }
         }
         for (number, key) in marks.iter().filter(|(number, _)| !outcomes.contains_key(number)) {
             let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };
             match collection::read_mark(&bytes, &signers.maintenance, signers.repository, *number, key.as_str()) {
-                Ok(condemned) => self.condemned.extend(condemned),
+                // Only a genuine mark counts: anybody can put an object there.
+                Ok(condemned) => {
+                    self.newest_mark = self.newest_mark.max(*number);
+                    self.condemned.extend(condemned);
+                }
                 Err(error) => self.flaws.push(Flaw { key: key.to_string(), error }),
             }
         }
@@ -187,11 +193,14 @@ impl History {
                 {
                     Err(Error::damaged("session outcome", name, "it belongs to another session"))
                 }
+                Outcome::Revoked(of) if of != session => {
+                    Err(Error::damaged("session outcome", name, "it revokes another session"))
+                }
                 outcome => Ok(outcome),
             });
             match outcome {
                 Ok(Outcome::Committed(commit)) => drop(self.valid.insert(commit.id, *commit)),
-                Ok(Outcome::Revoked) => {}
+                Ok(Outcome::Revoked(_)) => {}
                 Err(error) => self.flaws.push(Flaw { key: object.key.to_string(), error }),
             }
         }

@@ -6,7 +6,7 @@ use crate::crypto::{SIGNATURE_LENGTH, SigningKey, VerifyingKey};
 use crate::error::{Error, Result};
 use crate::format::cbor;
 
-/// Wraps `payload` with a signature over `label || 00 || payload`.
+/// Wraps `payload` with a signature over `label || 00 || BLAKE3(payload)`.
 ///
 /// # Errors
 ///

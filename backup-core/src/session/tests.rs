@@ -172,14 +172,17 @@ fn records_of_others_are_flaws_and_change_nothing() {
     let finale = testing::finale(&thief, REPOSITORY, 8, &[], &[], &[]);
     fixture.put(Place::CollectionOutcome(8), finale);
     fixture.put(Place::SessionOutcome(1, SessionId::new([77; 16])), b"not a record".to_vec());
+    // A genuine revocation of one session in the slot of another.
+    let revocation = testing::revoke(&fixture.maintenance, REPOSITORY, session.session);
+    fixture.put(Place::SessionOutcome(1, SessionId::new([79; 16])), revocation);
     // A genuine commit under the name of another session.
     let object = fixture.storage.get(&history_key(&fixture, &id), u64::MAX).unwrap();
     fixture.put(Place::SessionOutcome(1, SessionId::new([78; 16])), object.to_vec());
     let history = fixture.history();
     assert_eq!(history.commits.keys().copied().collect::<Vec<_>>(), [id]);
-    assert_eq!(history.flaws.len(), 5, "{:?}", history.flaws);
+    assert_eq!(history.flaws.len(), 6, "{:?}", history.flaws);
     assert!(history.condemned.is_empty());
-    assert_eq!(history.newest_final, 0);
+    assert_eq!((history.newest_final, history.newest_mark), (0, 0));
 }
 
 fn history_key(fixture: &Fixture, id: &BackupId) -> Key {

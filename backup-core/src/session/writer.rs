@@ -118,7 +118,7 @@ impl SessionWriter {
             Ok(found) if found == *ours => Ok(()),
             Ok(found) => {
                 let reason = match open_outcome(&found, signers, slot.as_str()) {
-                    Ok(Outcome::Revoked) => "a collection revoked the session",
+                    Ok(Outcome::Revoked(_)) => "a collection revoked the session",
                     Ok(Outcome::Committed(_)) | Err(_) => "somebody else decided the session",
                 };
                 Err(Error::Conflict { what: format!("session {}", self.session), reason: reason.into() })

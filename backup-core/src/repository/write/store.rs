@@ -297,6 +297,9 @@ impl ChunkStore {
         if let Some((size, entries)) = written.orphans.remove(&location.pack) {
             written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
             written.unindexed.push((location.pack, size, entries));
+            if written.unindexed_entries >= INDEX_ENTRIES {
+                self.write_index(&mut written)?;
+            }
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::repository::backup::error_chain;
 use crate::repository::parallel::{Queue, with_queue};
 use crate::repository::write::assembler::Assembler;
 use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
+use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
 use crate::repository::write::session::{BackupSession, Collected};
 use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
@@ -37,6 +38,7 @@ struct Walk<'env> {
     /// Files up to this size are one chunk, whatever they contain.
     small: u64,
     gear: &'env Arc<Gear>,
+    names: &'env FirstNames,
 }
 
 /// Backs up a tree.
@@ -44,6 +46,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
     let store = &session.store;
     let pages = Pages::new(store)?;
     let gear = session.gear();
+    let names = FirstNames::default();
     let walk = Walk {
         store,
         pages: &pages,
@@ -52,25 +55,39 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         fixed_chunk_size: session.fixed_chunk_size(),
         small: to_u64(gear.minimum()),
         gear: &gear,
+        names: &names,
     };
+    let mut later = LaterNames::new();
     let mut parent: Option<Peekable<Parent<'_>>> = None;
     with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
         while let Some(node) = source.next_node() {
             session.control.cancel().check()?;
             match node {
-                Err(problem) => walk.problem(&problem.name, &problem.error),
+                Err(problem) => walk.problem(&problem.name, &error_chain(&problem.error)),
                 Ok(node) => {
                     let entries = match &mut parent {
                         Some(entries) => entries,
                         none => none.insert(session.parent_entries(&node.path).into_iter().flatten().peekable()),
                     };
                     let before = same_path(entries, &node.path);
-                    walk.node(node, before, queue)?;
+                    if node.hard_link.is_some() {
+                        later.push_back((node, before));
+                    } else {
+                        walk.node(node, before, queue)?;
+                    }
+                    walk.later_names(&mut later, queue)?;
                 }
             }
         }
         Ok(())
-    })
+    })?;
+    // Nothing is being read any more, so every round decides at least one name.
+    while !later.is_empty() {
+        with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
+            walk.later_names(&mut later, queue)
+        })?;
+    }
+    Ok(())
 }
 
 /// Entries of the parent backup, none without one.
@@ -90,13 +107,40 @@ fn same_path(entries: &mut Peekable<Parent<'_>>, path: &EntryPath) -> Option<Ent
 }
 
 impl<'env> Walk<'env> {
+    /// Decides later names in their order, up to one whose content is being read.
+    fn later_names(self, later: &mut LaterNames, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
+        while let Some((node, before)) = later.pop_front() {
+            let Some(first) = &node.hard_link else {
+                self.node(node, before, queue)?;
+                continue;
+            };
+            match self.names.decide(&node.path, first)? {
+                LaterName::Waits => {
+                    later.push_front((node, before));
+                    break;
+                }
+                LaterName::Link(holder) => {
+                    let mut entry = Entry::new(node.path, node.kind);
+                    entry.attributes = node.attributes;
+                    entry.hard_link = Some(holder);
+                    self.store.control().event(&Event::EntryStarted { path: &entry.path });
+                    self.insert(&entry)?;
+                }
+                LaterName::File if node.content.is_none() => {
+                    self.lost(&node.path, "the first name of the file could not be read")?;
+                }
+                LaterName::File => self.node(TreeNode { hard_link: None, ..node }, before, queue)?,
+            }
+        }
+        Ok(())
+    }
+
     fn node(self, node: TreeNode, before: Option<Entry>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
-        let TreeNode { path, kind, attributes, size, content, hard_link } = node;
+        let TreeNode { path, kind, attributes, size, content, hard_link: _ } = node;
         let mut entry = Entry::new(path, kind);
         entry.attributes = attributes;
-        entry.hard_link = hard_link;
         self.store.control().event(&Event::EntryStarted { path: &entry.path });
-        let Some(content) = content.filter(|_| entry.hard_link.is_none() && entry.kind.has_content()) else {
+        let Some(content) = content.filter(|_| entry.kind.has_content()) else {
             return self.insert(&entry);
         };
         if let Some(before) = before
@@ -109,14 +153,12 @@ impl<'env> Walk<'env> {
             self.store.control().event(&Event::Bytes { count: size, kind: ExtentKind::Unchanged });
             return self.insert(&entry);
         }
+        self.names.begin(&entry.path)?;
         if size <= self.small {
             return queue.submit(Box::new(move |worker| self.small_file(entry, content, worker)));
         }
         match content.open() {
-            Err(error) => {
-                self.problem(&entry.path.to_string(), &error);
-                Ok(())
-            }
+            Err(error) => self.lost(&entry.path, &error_chain(&error)),
             Ok(file) if file.is_image() => self.image(entry, Arc::from(file), queue),
             Ok(file) => self.large_file(entry, &*file, queue),
         }
@@ -126,10 +168,7 @@ impl<'env> Walk<'env> {
     fn small_file(self, mut entry: Entry, content: Box<dyn OpenContent>, worker: &mut StoreWorker) -> Result<()> {
         let file = match content.open() {
             Ok(file) => file,
-            Err(error) => {
-                self.problem(&entry.path.to_string(), &error);
-                return Ok(());
-            }
+            Err(error) => return self.lost(&entry.path, &error_chain(&error)),
         };
         if file.length() > self.small {
             // It grew since it was listed: the part that was announced is kept, and marked.
@@ -145,7 +184,7 @@ impl<'env> Walk<'env> {
             Ok(_) if buffer.is_empty() => Ok(Some(Vec::new())),
             Ok(_) => self.store.store(worker, &buffer).map(|reference| Some(vec![reference])),
             Err(error) => {
-                self.problem(&entry.path.to_string(), &error);
+                self.lost(&entry.path, &error_chain(&error))?;
                 Ok(None)
             }
         };
@@ -186,10 +225,7 @@ impl<'env> Walk<'env> {
                 meeting.1 = Some(entry);
                 self.meet(&mut meeting)
             }
-            Err(error @ Error::Source { .. }) => {
-                self.problem_chain(&path, &error);
-                Ok(())
-            }
+            Err(Error::Source { source, .. }) => self.lost(&path, &error_chain(&source)),
             Err(error) => Err(error),
         }
     }
@@ -215,8 +251,11 @@ impl<'env> Walk<'env> {
         let shared = Arc::clone(&image);
         let on_complete = Box::new(move |content: Content| {
             if let Some(error) = shared.failure()? {
-                self.problem_chain(&entry.path, &error);
-                return Ok(());
+                let message = match &error {
+                    Error::Source { source, .. } => error_chain(source),
+                    other => error_chain(other),
+                };
+                return self.lost(&entry.path, &message);
             }
             let mut entry = entry;
             entry.inconsistent = !file.is_unchanged().unwrap_or(false);
@@ -230,10 +269,7 @@ impl<'env> Walk<'env> {
                 self.collected.read_bytes(amounts.read);
                 Ok(())
             }
-            Err(error @ Error::Source { .. }) => {
-                self.problem_chain(&path, &error);
-                Ok(())
-            }
+            Err(Error::Source { source, .. }) => self.lost(&path, &error_chain(&source)),
             Err(error) => Err(error),
         }
     }
@@ -241,8 +277,9 @@ impl<'env> Walk<'env> {
     /// Inserts an entry whose content was read just now.
     fn read_entry(self, entry: &Entry) -> Result<()> {
         if entry.inconsistent {
-            self.collected.problem(self.store.control(), &entry.path.to_string(), "changed while it was read");
+            self.problem(&entry.path.to_string(), "changed while it was read");
         }
+        self.names.end(&entry.path, true)?;
         self.insert(entry)
     }
 
@@ -275,16 +312,14 @@ impl<'env> Walk<'env> {
         Ok(true)
     }
 
-    fn problem(self, name: &str, error: &io::Error) {
-        self.collected.problem(self.store.control(), name, &error_chain(error));
+    /// Records that a file is left out.
+    fn lost(self, path: &EntryPath, message: &str) -> Result<()> {
+        self.problem(&path.to_string(), message);
+        self.names.end(path, false)
     }
 
-    fn problem_chain(self, path: &EntryPath, error: &Error) {
-        let message = match error {
-            Error::Source { source, .. } => error_chain(source),
-            other => error_chain(other),
-        };
-        self.collected.problem(self.store.control(), &path.to_string(), &message);
+    fn problem(self, name: &str, message: &str) {
+        self.collected.problem(self.store.control(), name, message);
     }
 }
 

@@ -1,0 +1,471 @@
+//! Trees of files that change, vanish and break while they are read, through the engine and back.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use backup_core::ErrorKind;
+use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::repository::{Backup, Repository, Selection};
+use proptest::prelude::*;
+use support::tree::{Made, Manner, Node, Target, Tree};
+use support::{assert_sound, control, init_with, memory, noise, options, path, small_options};
+
+/// Chunks of 4 to 64 KiB: files up to 4 KiB are small ones.
+fn repository() -> Repository {
+    init_with(memory(), &small_options(), 1).unwrap()
+}
+
+fn back_up(repository: &Repository, nodes: Vec<Node>, threads: usize) -> Backup {
+    let mut session = repository.begin(options(threads)).unwrap();
+    session.add_tree(&mut Tree::new(nodes)).unwrap();
+    session.commit().unwrap()
+}
+
+fn entries(repository: &Repository, backup: &Backup) -> BTreeMap<EntryPath, Entry> {
+    repository.entries(backup).unwrap().map(|entry| entry.map(|entry| (entry.path.clone(), entry)).unwrap()).collect()
+}
+
+fn restore(repository: &Repository, backup: &Backup, threads: usize) -> BTreeMap<EntryPath, Made> {
+    let target = Target::default();
+    let report = repository.restore_tree(backup, &Selection::all(), &target, &control(threads)).unwrap();
+    assert!(report.is_complete(), "{:?}", report.problems);
+    let made = target.into_map();
+    assert_eq!(report.entries, made.len() as u64);
+    made
+}
+
+fn content(bytes: &[u8]) -> Made {
+    Made::Content(Arc::new(bytes.to_vec()), 0)
+}
+
+fn bytes<'m>(made: &'m BTreeMap<EntryPath, Made>, name: &str) -> &'m [u8] {
+    match &made[&path(name)] {
+        Made::Content(bytes, _) => bytes,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn problems(backup: &Backup) -> Vec<&str> {
+    let mut names: Vec<&str> = backup.problems.iter().map(|problem| problem.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A small file, a large one, an image: each of the three ways of reading.
+fn three(name: &str, manner: &Manner) -> Vec<Node> {
+    [("small", 3000, false), ("large", 300_000, false), ("image", 300_000, true)]
+        .into_iter()
+        .map(|(way, length, is_image)| {
+            let node = Node::file(&format!("{name}-{way}"), noise(length, length as usize));
+            Node { is_image, ..node }.with_manner(manner.clone())
+        })
+        .collect()
+}
+
+#[test]
+fn what_changes_while_it_is_read_is_kept_and_marked() {
+    for threads in [1, 3] {
+        for manner in [Manner::Changed, Manner::Unknowable] {
+            let repository = repository();
+            let mut nodes = three("changed", &manner);
+            nodes.extend(three("good", &Manner::Normal));
+            let backup = back_up(&repository, nodes.clone(), threads);
+            assert!(!backup.is_complete());
+            assert_eq!(problems(&backup), ["changed-image", "changed-large", "changed-small"]);
+            for (name, entry) in entries(&repository, &backup) {
+                assert_eq!(entry.inconsistent, name.to_string().starts_with("changed"), "{name}");
+            }
+            let made = restore(&repository, &backup, threads);
+            for node in &nodes {
+                assert_eq!(made[&node.path], content(node.content.as_ref().unwrap()), "{}", node.path);
+            }
+            assert_sound(&repository);
+
+            // The next backup reads what was inconsistent again, whatever its times say.
+            let nodes: Vec<Node> = three("changed", &Manner::Normal);
+            assert!(entries(&repository, &back_up(&repository, nodes, threads)).values().all(|e| !e.inconsistent));
+        }
+    }
+}
+
+#[test]
+fn what_vanishes_or_breaks_is_listed_and_the_rest_is_backed_up() {
+    for threads in [1, 3] {
+        for manner in [Manner::Vanished, Manner::BrokenAt(2000), Manner::BrokenAt(0)] {
+            let repository = repository();
+            let mut nodes = three("bad", &manner);
+            nodes.extend(three("good", &Manner::Normal));
+            let backup = back_up(&repository, nodes.clone(), threads);
+            assert_eq!(problems(&backup), ["bad-image", "bad-large", "bad-small"], "{manner:?}");
+            assert_eq!(backup.problem_count, 3);
+            let word = if manner == Manner::Vanished { "not found" } else { "unreadable sector" };
+            assert!(backup.problems.iter().all(|problem| problem.message.contains(word)), "{:?}", backup.problems);
+            let made = restore(&repository, &backup, threads);
+            assert_eq!(made.len(), 3, "{manner:?}: what was left out is not restored as something else");
+            for node in &nodes[3..] {
+                assert_eq!(made[&node.path], content(node.content.as_ref().unwrap()), "{}", node.path);
+            }
+            assert_eq!(backup.statistics.entries, 3);
+            assert_sound(&repository);
+        }
+    }
+}
+
+#[test]
+fn an_error_late_in_a_large_file_leaves_out_that_file_only() {
+    for threads in [1, 3] {
+        let repository = repository();
+        let broken = Node::file("b", noise(1, 9 << 20));
+        let nodes = vec![
+            Node::file("a", noise(2, 500_000)),
+            broken.clone().with_manner(Manner::BrokenAt(8 << 20)),
+            Node::file("c", noise(3, 500_000)),
+        ];
+        let backup = back_up(&repository, nodes, threads);
+        assert_eq!(problems(&backup), ["b"]);
+        let made = restore(&repository, &backup, threads);
+        assert_eq!((bytes(&made, "a"), bytes(&made, "c")), (&noise(2, 500_000)[..], &noise(3, 500_000)[..]));
+        assert_eq!(made.len(), 2);
+        // What was stored of it is used when it can be read again.
+        let backup = back_up(&repository, vec![broken], threads);
+        assert!(backup.statistics.bytes_new < 2 << 20, "{:?}", backup.statistics);
+        assert_eq!(bytes(&restore(&repository, &backup, threads), "b"), noise(1, 9 << 20));
+        assert_sound(&repository);
+    }
+}
+
+#[test]
+fn what_is_truncated_while_it_is_read_is_kept_up_to_there() {
+    for threads in [1, 3] {
+        for end in [0u64, 1, 2999, 3000] {
+            let repository = repository();
+            let nodes = three("cut", &Manner::TruncatedAt(end));
+            let backup = back_up(&repository, nodes, threads);
+            let made = restore(&repository, &backup, threads);
+            // A stream ends where its file ends by now; an image has holes no one vouches for: it is left out.
+            let small = &noise(3000, 3000)[..end as usize];
+            assert_eq!(bytes(&made, "cut-small"), small);
+            assert_eq!(bytes(&made, "cut-large"), &noise(300_000, 300_000)[..end as usize]);
+            assert!(!made.contains_key(&path("cut-image")));
+            let entries = entries(&repository, &backup);
+            assert_eq!(entries[&path("cut-small")].inconsistent, end < 3000, "{end}");
+            assert!(entries[&path("cut-large")].inconsistent);
+            assert_eq!(entries[&path("cut-small")].digest.unwrap().as_bytes(), blake3::hash(small).as_bytes());
+            assert_eq!(backup.problem_count, 3 - u64::from(end == 3000));
+            assert_sound(&repository);
+        }
+    }
+}
+
+#[test]
+fn a_listed_length_is_not_believed() {
+    for threads in [1, 3] {
+        for listed in [0, 100, 4096, 4097, 1 << 40] {
+            let repository = repository();
+            let nodes = three("file", &Manner::ListedAs(listed));
+            let backup = back_up(&repository, nodes.clone(), threads);
+            let made = restore(&repository, &backup, threads);
+            for (name, entry) in entries(&repository, &backup) {
+                let whole = nodes.iter().find(|node| node.path == name).unwrap().content.clone().unwrap();
+                let made = bytes(&made, &name.to_string());
+                if entry.inconsistent {
+                    assert!(whole.starts_with(made) && made.len() < whole.len(), "{name} listed as {listed}");
+                } else {
+                    assert!(made == whole.as_slice(), "{name} listed as {listed}");
+                }
+            }
+            assert_sound(&repository);
+        }
+    }
+}
+
+#[test]
+fn problems_of_the_walk_are_listed() {
+    let repository = repository();
+    let mut session = repository.begin(options(1)).unwrap();
+    session
+        .add_tree(&mut Tree::in_given_order(vec![
+            Ok(Node::file("a", b"a")),
+            Err(("b/locked".into(), io::ErrorKind::PermissionDenied)),
+            Ok(Node::file("c", b"c")),
+        ]))
+        .unwrap();
+    let backup = session.commit().unwrap();
+    assert_eq!(problems(&backup), ["b/locked"]);
+    assert!(backup.problems[0].message.contains("permission denied"));
+    assert_eq!(restore(&repository, &backup, 1).len(), 2);
+    // They are kept with the backup.
+    let found = repository.find_backup("latest").unwrap();
+    assert_eq!((found.problems, found.problem_count), (backup.problems.clone(), 1));
+}
+
+#[test]
+fn hard_links_share_the_content_of_the_first_name() {
+    for threads in [1, 3] {
+        for length in [0, 10, 300_000] {
+            let repository = repository();
+            let name = |name: &str| Node::file(name, noise(1, length));
+            let nodes = vec![
+                name("a/first"),
+                name("a/second").link_to("a/first"),
+                name("b/third").link_to("a/first"),
+                Node::symlink("c", "target"),
+                Node::symlink("d", "target").link_to("c"),
+            ];
+            let mut session = repository.begin(options(threads)).unwrap();
+            let mut tree = Tree::new(nodes);
+            let opened = Arc::clone(&tree.opened);
+            session.add_tree(&mut tree).unwrap();
+            let backup = session.commit().unwrap();
+            assert!(backup.is_complete());
+            assert_eq!(opened.load(Ordering::SeqCst), 1, "the content is read once");
+            assert_eq!(backup.statistics.bytes_logical, length as u64);
+            let entries = entries(&repository, &backup);
+            assert_eq!(entries[&path("b/third")].hard_link, Some(path("a/first")));
+            assert_eq!(entries[&path("d")].hard_link, Some(path("c")));
+            let target = Target::default();
+            let selection = Selection::within(vec![path("a"), path("b")]);
+            repository.restore_tree(&backup, &selection, &target, &control(threads)).unwrap();
+            let made = target.into_map();
+            assert_eq!(bytes(&made, "a/first"), noise(1, length));
+            assert_eq!(made[&path("a/second")], Made::Link(path("a/first")));
+            assert_eq!(made[&path("b/third")], Made::Link(path("a/first")));
+
+            // A link whose first name is not selected is restored with the content.
+            let target = Target::default();
+            let selection = Selection::within(vec![path("b")]);
+            repository.restore_tree(&backup, &selection, &target, &control(threads)).unwrap();
+            assert_eq!(bytes(&target.into_map(), "b/third"), noise(1, length));
+            assert_sound(&repository);
+        }
+    }
+}
+
+#[test]
+fn a_later_name_stands_in_for_a_first_one_that_cannot_be_read() {
+    for threads in [1, 3] {
+        for (length, image) in [(10, false), (300_000, false), (300_000, true)] {
+            for manner in [Manner::Vanished, Manner::BrokenAt(5)] {
+                let repository = repository();
+                let file = |name: &str| Node { is_image: image, ..Node::file(name, noise(1, length)) };
+                let mut nodes = vec![
+                    file("a").with_manner(manner.clone()),
+                    file("b").link_to("a").with_manner(manner.clone()),
+                    file("c").link_to("a"),
+                    file("d").link_to("a"),
+                    Node::file("e", b"another"),
+                    Node::file("f", b"another").link_to("e"),
+                    file("g").link_to("a"),
+                    file("z").with_manner(manner.clone()),
+                    file("zz").link_to("z").with_manner(manner.clone()),
+                ];
+                // Many files between, so that some names are decided while others are read.
+                nodes.extend((0..100).map(|number| Node::file(&format!("ee/{number}"), noise(number, 2000))));
+                let backup = back_up(&repository, nodes, threads);
+                assert_eq!(problems(&backup), ["a", "b", "z", "zz"]);
+                let made = restore(&repository, &backup, threads);
+                assert_eq!(bytes(&made, "c"), noise(1, length), "{threads} {length} {manner:?}");
+                assert_eq!(made[&path("d")], Made::Link(path("c")));
+                assert_eq!(made[&path("f")], Made::Link(path("e")));
+                assert_eq!(made[&path("g")], Made::Link(path("c")));
+                assert_eq!(made.len(), 5 + 100);
+                assert_sound(&repository);
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_names_of_unreadable_files_are_all_backed_up() {
+    let repository = repository();
+    let mut nodes = Vec::new();
+    for number in 0..700 {
+        let file = |name: &str| Node::file(&format!("{name}/{number:04}"), format!("file {number}"));
+        nodes.push(file("a").with_manner(Manner::Vanished));
+        nodes.extend(["b", "c"].map(|name| file(name).link_to(&format!("a/{number:04}"))));
+    }
+    let backup = back_up(&repository, nodes, 3);
+    assert_eq!((backup.problem_count, backup.statistics.entries), (700, 1400));
+    let made = restore(&repository, &backup, 1);
+    for number in 0..700 {
+        assert_eq!(bytes(&made, &format!("b/{number:04}")), format!("file {number}").as_bytes());
+        assert_eq!(made[&path(&format!("c/{number:04}"))], Made::Link(path(&format!("b/{number:04}"))));
+    }
+}
+
+#[test]
+fn unchanged_files_are_not_read_again() {
+    for threads in [1, 3] {
+        let repository = repository();
+        let nodes = |time: i64| {
+            vec![
+                Node::directory("d"),
+                Node::file("d/a", noise(1, 3000)).stamped(1000, 1),
+                Node::file("d/b", noise(2, 300_000)).stamped(1000, 2),
+                Node::file("d/c", noise(3, 400_000)).image().with_hole(65_536, 131_072).stamped(1000, 3),
+                Node::file("d/d", if time == 0 { noise(4, 5000) } else { noise(5, 5000) }).stamped(1000 + time, 4),
+                Node::file("d/e", noise(6, 100)),
+                Node::file("d/empty", b"").stamped(1000, 5),
+            ]
+        };
+        let mut holes = nodes(0);
+        Arc::make_mut(holes[3].content.as_mut().unwrap())[65_536..196_608].fill(0);
+        back_up(&repository, holes, threads);
+        let mut session = repository.begin(options(threads)).unwrap();
+        let mut tree = Tree::new(nodes(1));
+        let (read, opened) = (Arc::clone(&tree.read), Arc::clone(&tree.opened));
+        session.add_tree(&mut tree).unwrap();
+        let backup = session.commit().unwrap();
+        // The changed one, and the one without times.
+        assert_eq!((opened.load(Ordering::SeqCst), read.load(Ordering::SeqCst)), (2, 5100));
+        assert_eq!(backup.statistics.bytes_read, 5100);
+        assert_eq!(backup.statistics.bytes_unchanged, 3000 + 300_000 + 400_000);
+        let made = restore(&repository, &backup, threads);
+        assert_eq!(bytes(&made, "d/d"), noise(5, 5000));
+        assert_eq!(bytes(&made, "d/b"), noise(2, 300_000));
+        let Made::Content(image, in_holes) = &made[&path("d/c")] else { panic!() };
+        assert_eq!(*in_holes, 131_072);
+        assert!(image[65_536..196_608].iter().all(|byte| *byte == 0));
+        assert_sound(&repository);
+
+        // Another inode, size or time: it is read.
+        for changed in [
+            Node::file("d/a", noise(7, 3000)).stamped(1000, 9),
+            Node::file("d/a", noise(7, 3001)).stamped(1000, 1),
+            Node::file("d/a", noise(7, 3000)).stamped(999, 1),
+        ] {
+            let bytes_of = changed.content.clone().unwrap();
+            let backup = back_up(&repository, vec![changed], threads);
+            assert_eq!(bytes(&restore(&repository, &backup, threads), "d/a"), bytes_of.as_slice());
+        }
+    }
+}
+
+#[test]
+fn a_path_twice_is_refused_by_name() {
+    for threads in [1, 3] {
+        let repository = repository();
+        let mut session = repository.begin(options(threads)).unwrap();
+        let tree = || Tree::new(vec![Node::directory("d"), Node::file("d/twice", b"1")]);
+        session.add_tree(&mut tree()).unwrap();
+        session.add_tree(&mut Tree::new(vec![Node::file("d/twice", b"2")])).unwrap();
+        let error = session.commit().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("d/twice"), "{error}");
+
+        let mut session = repository.begin(options(threads)).unwrap();
+        session.add_stream(path("d/twice"), &mut &b"stream"[..]).unwrap();
+        session.add_tree(&mut tree()).unwrap();
+        assert_eq!(session.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert!(repository.backups().unwrap().is_empty());
+
+        // A second stream of the same name is refused at once, and the first one is kept.
+        let mut session = repository.begin(options(threads)).unwrap();
+        session.add_stream(path("s"), &mut &b"first"[..]).unwrap();
+        let error = session.add_stream(path("s"), &mut &b"second"[..]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        session.commit().unwrap();
+    }
+}
+
+#[test]
+fn a_hundred_thousand_entries() {
+    let repository = repository();
+    let nodes = |changed: usize| -> Vec<Node> {
+        let mut nodes: Vec<Node> = (0..1000).map(|directory| Node::directory(&format!("d{directory:03}"))).collect();
+        nodes.extend((0..99_000).map(|number| {
+            let name = format!("d{:03}/file-{number}", number % 1000);
+            let content = if number == changed { "changed".into() } else { format!("{}", number % 500) };
+            Node::file(&name, content).stamped(if number == changed { 2 } else { 1 }, number as u64)
+        }));
+        nodes
+    };
+    let backup = back_up(&repository, nodes(usize::MAX), 3);
+    assert!(backup.is_complete());
+    assert_eq!(backup.statistics.entries, 100_000);
+    assert_eq!(backup.statistics.chunks_new, 500, "equal files are stored once");
+    let made = restore(&repository, &backup, 3);
+    assert_eq!(made.len(), 100_000);
+    assert_eq!(bytes(&made, "d777/file-98777"), (98_777 % 500).to_string().as_bytes());
+
+    let second = back_up(&repository, nodes(4711), 3);
+    assert_eq!(second.statistics.bytes_read, 7);
+    assert!(second.statistics.bytes_stored < backup.statistics.bytes_stored / 10, "{:?}", second.statistics);
+    assert_eq!(entries(&repository, &second).len(), 100_000);
+    let changed: Vec<String> = repository
+        .differences(&backup, &second)
+        .unwrap()
+        .iter()
+        .map(|difference| difference.path.to_string())
+        .collect();
+    assert_eq!(changed, ["d711/file-4711"]);
+}
+
+/// One of the nodes of a random tree; paths are made unique and their directories are added.
+fn node() -> impl Strategy<Value = Node> {
+    let length = prop_oneof![Just(0usize), 1usize..5000, 4090usize..4100, 60_000usize..200_000];
+    let name = prop::collection::vec("[abA.~-]{1,3}|é", 1..4).prop_map(|parts| parts.join("/"));
+    (name, 0..8u8, length, any::<u64>(), any::<bool>()).prop_filter_map(
+        "a path that is not allowed",
+        |(name, kind, length, seed, holes)| {
+            name.parse::<EntryPath>().ok()?;
+            Some(match kind {
+                0 => Node::directory(&name),
+                1 => Node::symlink(&name, "../somewhere"),
+                2 => Node::new(&name, EntryKind::Fifo),
+                3 => Node::new(&name, EntryKind::BlockDevice { major: 8, minor: seed as u32 }),
+                4 | 5 => {
+                    let mut content = noise(seed % 5, length);
+                    let mut node = Node::file(&name, Vec::new()).image();
+                    if holes && length > 150_000 {
+                        content[65_536..131_072].fill(0);
+                        node = node.with_hole(65_536, 65_536);
+                    }
+                    node.content = Some(Arc::new(content));
+                    node
+                }
+                _ => Node::file(&name, noise(seed % 5, length)),
+            })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn random_trees_round_trip(first in prop::collection::vec(node(), 0..40), changes in prop::collection::vec(node(), 0..10)) {
+        let unique = |nodes: Vec<Node>| -> BTreeMap<EntryPath, Node> {
+            nodes.into_iter().map(|node| (node.path.clone(), node)).collect()
+        };
+        let mut tree = unique(first);
+        for threads in [1, 3] {
+            let repository = repository();
+            for round in 0..2 {
+                if round == 1 {
+                    tree.extend(unique(changes.clone()));
+                }
+                let backup = back_up(&repository, tree.values().cloned().collect(), threads);
+                prop_assert!(backup.is_complete());
+                let made = restore(&repository, &backup, threads);
+                prop_assert_eq!(made.len(), tree.len());
+                for (path, node) in &tree {
+                    match (&made[path], &node.content) {
+                        (Made::Content(bytes, in_holes), Some(content)) => {
+                            prop_assert!(bytes == content, "{}", path);
+                            let holes: u64 = node.holes.iter().map(|hole| hole.1).sum();
+                            prop_assert!(*in_holes >= holes, "{}: a hole was written", path);
+                        }
+                        (Made::Other(kind), None) => prop_assert_eq!(kind, &node.kind),
+                        (made, _) => prop_assert!(false, "{}: {:?}", path, made),
+                    }
+                }
+                assert_sound(&repository);
+            }
+        }
+    }
+}
