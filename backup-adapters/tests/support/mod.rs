@@ -1,13 +1,17 @@
 //! What several test programs need of the machine.
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 /// Says that a test could not be run here. In continuous integration that is a failure.
 pub(crate) fn skip(why: &str) {
-    eprintln!("\n*** SKIPPED: {why} ***\n");
+    // Not `eprintln!`, which the test harness keeps to itself.
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why} ***\n");
     assert!(std::env::var_os("CI").is_none(), "a test was skipped: {why}");
 }
 
@@ -19,8 +23,15 @@ pub(crate) fn is_root() -> bool {
 /// Runs the test `name` of this program again as a user whom permissions stop. The test must return
 /// at once when [`is_root`].
 pub(crate) fn run_as_nobody(name: &str) {
-    let again = Command::new(std::env::current_exe().unwrap())
+    // The program itself may stand where others cannot go, in /root for instance.
+    let place = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = place.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let again = Command::new(&program)
         .args(["--exact", name, "--nocapture"])
+        .current_dir("/")
         .env("TMPDIR", "/tmp")
         .uid(65534)
         .gid(65534)
