@@ -20,3 +20,7 @@ pub(crate) use self::writer::SessionWriter;
 
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::collection::testing as records;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::record::seal as seal_record;

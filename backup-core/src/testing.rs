@@ -6,11 +6,15 @@ use crate::entropy::Entropy;
 use crate::error::{Error, Result};
 use crate::format::config::{Config, Padding};
 use crate::format::keyring::Keyring;
+use crate::format::layout::Place;
 use crate::format::slot::{Derivation, Slot};
-use crate::id::{Digest, ObjectName, RepositoryId, SessionId, SlotId};
-use crate::keys::{ContentKeys, Credential, KeyringKey, seal_keyring, wrap};
+use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId, SlotId};
+use crate::keys::{ContentKeys, Credential, KeyringKey, read_newest_keyring, seal_keyring, wrap};
 use crate::object::{GenerationKeys, ObjectKeys, ObjectType, Sealer};
+use crate::repository::{Control, Repository};
 use crate::secret::Secret;
+use crate::session::records;
+use crate::storage::Key;
 
 /// Every key that is derived from a root key and the dedup key, by name.
 ///
@@ -149,4 +153,117 @@ pub fn keyring(
 pub fn signature(seed: &[u8; 32], label: &str, message: &[u8]) -> ([u8; 32], [u8; 64]) {
     let key = SigningKey::from_seed(seed);
     (*key.verifying_key().as_bytes(), key.sign(label, message))
+}
+
+/// The body of a sealed object of an open repository, whatever its type.
+///
+/// # Errors
+///
+/// Those of opening.
+pub fn open_object(repository: &Repository, key: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let number = bytes.get(9).copied().unwrap_or_default();
+    repository.inner.keys.open(object_type(number)?, key, bytes)
+}
+
+/// An object that the repository's keys seal, whatever its body is: what somebody who has the password and means
+/// harm can make.
+///
+/// # Errors
+///
+/// Those of sealing.
+pub fn seal_object(repository: &Repository, kind: u8, body: &[u8]) -> Result<(ObjectName, Vec<u8>)> {
+    let inner = &repository.inner;
+    let sealed = inner.keys.seal(object_type(kind)?, &SessionId::new([0x5e; 16]), &[body], inner.config.padding)?;
+    Ok((sealed.name, sealed.bytes.to_vec()))
+}
+
+/// Label and payload of a signed record.
+///
+/// # Errors
+///
+/// [`Error::Damaged`].
+pub fn record_payload(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut map = crate::format::cbor::decode(bytes, "record", &"record")?.map()?;
+    map.required(1)?.text()?;
+    let payload = map.required(2)?.bytes()?.to_vec();
+    map.required(3)?.bytes()?;
+    map.finish()?;
+    Ok(payload)
+}
+
+/// A record that the repository's writer or maintenance key signs, whatever it says.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn sign_record(repository: &Repository, label: &'static str, payload: &[u8]) -> Result<Vec<u8>> {
+    let key = if label.ends_with("/commit") { writer_key(repository)? } else { maintenance_key(repository)? };
+    crate::session::seal_record(label, payload, &key)
+}
+
+fn writer_key(repository: &Repository) -> Result<SigningKey> {
+    keyring_of(repository).map(|keyring| keyring.writer_key())
+}
+
+fn maintenance_key(repository: &Repository) -> Result<SigningKey> {
+    keyring_of(repository).map(|keyring| keyring.maintenance_key())
+}
+
+fn keyring_of(repository: &Repository) -> Result<Keyring> {
+    let inner = &repository.inner;
+    let config = inner.get(&Place::Config.key(), crate::limits::CONFIG, &Control::default())?;
+    let provider = &*inner.environment.aead;
+    read_newest_keyring(&*inner.storage, provider, inner.config.repository, &inner.keyring_key, &config)
+}
+
+fn object_type(number: u8) -> Result<ObjectType> {
+    let kind = ObjectType::ALL.into_iter().find(|kind| kind.number() == number);
+    kind.ok_or_else(|| Error::invalid("type", "unknown"))
+}
+
+/// What a collector will write: its mark.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn collection_mark(repository: &Repository, number: u32, condemned: &[ObjectName]) -> Result<(Key, Vec<u8>)> {
+    let bytes = records::mark(&maintenance_key(repository)?, repository.id(), number, condemned);
+    Ok((Place::CollectionMark(number).key(), bytes))
+}
+
+/// What a collector will write: its final.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn collection_final(
+    repository: &Repository,
+    number: u32,
+    condemned: &[ObjectName],
+    checkpoint: &[Vec<u8>],
+    indexes: &[ObjectName],
+) -> Result<(Key, Vec<u8>)> {
+    let key = maintenance_key(repository)?;
+    let bytes = records::finale(&key, repository.id(), number, condemned, checkpoint, indexes);
+    Ok((Place::CollectionOutcome(number).key(), bytes))
+}
+
+/// What a collector will write into the slot of a session that does not end.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn revocation(repository: &Repository, generation: u32, session: SessionId) -> Result<(Key, Vec<u8>)> {
+    let bytes = records::revoke(&maintenance_key(repository)?, repository.id(), session);
+    Ok((Place::SessionOutcome(generation, session).key(), bytes))
+}
+
+/// What forgetting a backup will write.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn forget(repository: &Repository, backup: BackupId) -> Result<(Key, Vec<u8>)> {
+    let bytes = records::forget(&maintenance_key(repository)?, repository.id(), backup);
+    Ok((Place::Forget(backup).key(), bytes))
 }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::content::{CatalogueCursor, CatalogueReader, Entry, EntryPath};
 use crate::error::{Error, Result};
+use crate::format::header::Header;
 use crate::format::layout::Place;
+use crate::length::to_u64;
 use crate::limits;
 use crate::object::{ObjectType, verify_name};
 use crate::repository::backup::Backup;
@@ -102,6 +104,29 @@ impl Inner {
         verify_name("backup body", key.as_str(), name, &bytes)?;
         let body = self.keys.open(ObjectType::Body, key.as_str(), &bytes)?;
         Backup::from_body(commit.id, BackupBody::decode(&body, key.as_str())?)
+    }
+
+    /// Refuses a keyring that is older than `commit`: the storage lost the newest one, or hides it, or this handle
+    /// was opened before the root key was changed. The commit is signed, so its body's header can be trusted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] naming the keyring. A body that cannot be read says nothing.
+    pub(crate) fn check_keyring_is_not_older(&self, commit: &Commit, control: &Control) -> Result<()> {
+        let name = &commit.content.body;
+        let key = Place::Body(*name).key();
+        let header = self.get(&key, limits::BODY, control).and_then(|bytes| {
+            verify_name("backup body", key.as_str(), name, &bytes)?;
+            Header::parse(&bytes, to_u64(bytes.len()), "backup body", key.as_str())
+        });
+        match header {
+            Ok(header) if header.generation > self.generation => Err(Error::damaged(
+                "keyring",
+                Place::Keyring(self.keyring_number).key(),
+                format!("backup {} was made with root key {}, which it lacks", commit.id, header.generation),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

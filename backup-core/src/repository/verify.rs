@@ -4,6 +4,7 @@
 //! and *content* do.
 
 mod content;
+mod keys;
 mod ledger;
 mod options;
 mod report;

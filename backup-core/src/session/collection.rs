@@ -122,7 +122,7 @@ fn names(map: &mut MapReader<'_>, key: u64) -> Result<Vec<ObjectName>> {
 }
 
 /// Makes the records that a collector will make: for tests of readers and writers.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing {
     use super::*;
     use crate::crypto::SigningKey;

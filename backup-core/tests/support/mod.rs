@@ -1,6 +1,7 @@
 //! What the tests of the engine share: environments, data, trees in memory.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
 
+pub mod forger;
 pub mod tree;
 
 use std::sync::Arc;

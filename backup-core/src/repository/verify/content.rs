@@ -17,6 +17,7 @@ use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository, read_error};
 use crate::repository::parallel::for_each;
+use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger::{self, VerificationLedger};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
@@ -60,11 +61,17 @@ impl Repository {
         let environment = &inner.environment;
         let site = Site { storage: &*inner.storage, signers: &inner.signers, config_hash: inner.config_hash };
         let findings = Findings::new(options, environment);
+        check_keys(&site, Some(inner), &findings)?;
         let present = presence(&site, options, control, &findings)?;
         // What was read before may hide what is damaged now.
         inner.forget_view();
         if options.level >= VerifyLevel::Bytes {
             small_objects(&site, &present, control, &findings)?;
+            if let Some(commit) = present.history.in_order().last()
+                && let Err(error) = inner.check_keyring_is_not_older(commit, control)
+            {
+                findings.add_error(FindingKind::History, Place::Keyring(inner.keyring_number).key().as_str(), error)?;
+            }
         }
         let damaged = Damaged::default();
         if options.level >= VerifyLevel::Bytes {

@@ -12,6 +12,7 @@ use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::read_error;
 use crate::repository::parallel::for_each;
+use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger;
 use crate::repository::verify::options::{Share, VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
@@ -51,6 +52,7 @@ pub(crate) fn without_password(
         return Err(Error::invalid("share", "a rotating share needs the password and a ledger"));
     }
     let findings = Findings::new(options, environment);
+    check_keys(site, None, &findings)?;
     let present = presence(site, options, control, &findings)?;
     if options.level >= VerifyLevel::Bytes {
         let (chosen, all) = ledger::choose(options.share, &present.packs, None);
@@ -181,7 +183,7 @@ pub(crate) fn read_closure(storage: &dyn Storage, commit: &Commit, control: &Con
     Ok(closure)
 }
 
-/// Checks the bytes of bodies, indexes and key material.
+/// Checks the bytes of bodies and indexes.
 pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Control, findings: &Findings) -> Result<()> {
     let mut objects: BTreeSet<(Place, &'static str, ObjectName, u64)> = BTreeSet::new();
     for commit in &present.commits {

@@ -8,7 +8,7 @@ use crate::content::{CatalogueReader, ChunkRef, Entry, PageRef, PageSource, Refs
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
-use crate::index::Index;
+use crate::index::{Index, Location};
 use crate::progress::Event;
 use crate::repository::backup::Backup;
 use crate::repository::environment::Control;
@@ -56,19 +56,24 @@ pub(crate) fn check_backup(
     let catalogue = CatalogueReader::new(backup.catalogue, &pages);
     let outside = |pack: &ObjectName| closure.is_some_and(|closure| !closure.packs.contains_key(pack));
     let mut reported: HashSet<ObjectName> = HashSet::new();
-    let mut check_pack = |pack: &ObjectName| {
-        if outside(pack) && reported.insert(*pack) {
-            let key = Place::Pack(*pack).key();
-            return findings.add(
+    let mut check_place = |id: &ChunkId| {
+        let Some(Location { pack, .. }) = index.lookup(id) else { return Ok(false) };
+        // Two writers may have stored the same chunk: one of its places must be named.
+        if outside(&pack)
+            && index.lookup_all(id).iter().all(|location| outside(&location.pack))
+            && reported.insert(pack)
+        {
+            let key = Place::Pack(pack).key();
+            findings.add(
                 FindingKind::Structure,
                 key.as_str(),
                 &format!("backup {} needs it and its closure does not name it", commit.id),
-            );
+            )?;
         }
-        Ok(())
+        Ok(true)
     };
     // A page without a place is reported when the entries below it are read.
-    let result = catalogue.walk_pages(&mut |page, _| locate(index, &page.id, &mut check_pack));
+    let result = catalogue.walk_pages(&mut |page, _| check_place(&page.id));
     if let Err(error) = result {
         findings.add_error(FindingKind::Structure, body.as_str(), error)?;
     }
@@ -78,7 +83,7 @@ pub(crate) fn check_backup(
         match entry {
             Ok(entry) => {
                 entries = entries.saturating_add(1);
-                check_entry(index, &backup, &entry, &pages, walked, &mut check_pack, findings)?;
+                check_entry(&backup, &entry, &pages, walked, &mut check_place, findings)?;
                 control.event(&Event::EntryFinished { path: &entry.path });
             }
             Err(error) => findings.add_error(FindingKind::Structure, body.as_str(), error)?,
@@ -94,21 +99,21 @@ pub(crate) fn check_backup(
     findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
 }
 
-/// Walks the content of an entry: pages first, each once, then references.
+/// Walks the content of an entry: pages first, each once, then references. `check_place` says whether a chunk has
+/// a place.
 fn check_entry(
-    index: &Index,
     backup: &Backup,
     entry: &Entry,
     pages: &dyn PageSource,
     walked: &mut Walked,
-    check_pack: &mut dyn FnMut(&ObjectName) -> Result<()>,
+    check_place: &mut dyn FnMut(&ChunkId) -> Result<bool>,
     findings: &Findings,
 ) -> Result<()> {
     let affected = AffectedEntry { backup: backup.id, path: entry.path.clone() };
     let mut fresh = false;
     let mut lost: Vec<ChunkId> = Vec::new();
     let result = walk_pages(&entry.content, pages, &mut |page, height, covered| {
-        if !locate(index, &page.id, check_pack)? {
+        if !check_place(&page.id)? {
             lost.push(page.id);
             return Ok(false);
         }
@@ -122,7 +127,7 @@ fn check_entry(
         for item in Refs::new(&entry.content, 0..entry.content.length, pages) {
             match item {
                 Ok((_, ChunkRef::Data { id, .. })) => {
-                    if !locate(index, &id, check_pack)? {
+                    if !check_place(&id)? {
                         lost.push(id);
                     }
                 }
@@ -147,13 +152,6 @@ fn check_entry(
         findings.affect(&[object], &affected)?;
     }
     Ok(())
-}
-
-fn locate(index: &Index, id: &ChunkId, check_pack: &mut dyn FnMut(&ObjectName) -> Result<()>) -> Result<bool> {
-    match index.lookup(id) {
-        Some(location) => check_pack(&location.pack).map(|()| true),
-        None => Ok(false),
-    }
 }
 
 /// Adds to findings about packs and chunks the entries that need them.

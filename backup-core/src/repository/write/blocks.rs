@@ -119,7 +119,11 @@ pub(crate) fn read_blocks<'env>(
                     "it reports unchanged ranges, but the parent backup has no such image of the same length",
                 ));
             }
-            (true, Some((content, pages))) => aligned(content, pages, leaf_start, leaf_end, chunk_size)?,
+            (true, Some((content, pages))) => match aligned(content, pages, leaf_start, leaf_end, chunk_size) {
+                // References that are lost make the leaf be read again.
+                Err(Error::Damaged { .. }) => Vec::new(),
+                found => found?,
+            },
         };
         let mut plan = Vec::with_capacity(kinds.len());
         for (position, kind) in kinds.iter().enumerate() {

@@ -12,14 +12,14 @@ use crate::format::layout::Place;
 use crate::id::BackupId;
 use crate::object::{ObjectType, name_of};
 use crate::progress::Event;
-use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems};
+use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
-use crate::repository::handle::Repository;
+use crate::repository::handle::{Inner, Repository};
 use crate::repository::view;
 use crate::repository::write::store::{ChunkStore, Pages, lock};
 use crate::repository::write::stream::{StreamWriter, queue_depth};
 use crate::repository::write::{blocks, stream, tree};
-use crate::session::{BackupBody, Closure, NewCommit, SessionWriter};
+use crate::session::{BackupBody, Closure, History, NewCommit, SessionWriter};
 use crate::source::{BlockSource, TreeSource};
 use crate::time::Timestamp;
 
@@ -212,15 +212,13 @@ impl BackupSession {
             started,
         )?;
         let view = view::for_writing(inner, &history, &control)?;
-        let backups = repository.backups_of(&history)?;
         let parent = match &options.parent {
             Parent::None => None,
-            Parent::Newest => {
-                backups.into_iter().rev().find(|backup| backup.kind == options.kind && backup.host == options.host)
+            Parent::Newest => newest_like(inner, &history, &options)?,
+            Parent::Backup(id) => {
+                let commit = history.commits.get(id).ok_or_else(|| Error::not_found("backup", id))?;
+                Some(inner.read_backup(commit, &control)?)
             }
-            Parent::Backup(id) => Some(
-                backups.into_iter().find(|backup| backup.id == *id).ok_or_else(|| Error::not_found("backup", id))?,
-            ),
         };
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
         inner.set_index(&view.index);
@@ -411,7 +409,15 @@ impl BackupSession {
 
     pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {
         match &self.parent {
-            Some(parent) => CatalogueReader::new(parent.catalogue, self.parent_pages()).get(path),
+            Some(parent) => match CatalogueReader::new(parent.catalogue, self.parent_pages()).get(path) {
+                // A parent that cannot be read makes the backup slower, not wrong.
+                Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. })) => {
+                    let name = path.to_string();
+                    self.control.event(&Event::Problem { name: &name, message: &error_chain(&error) });
+                    Ok(None)
+                }
+                found => found,
+            },
             None => Ok(None),
         }
     }
@@ -436,6 +442,24 @@ impl BackupSession {
         self.failed |= result.is_err();
         result
     }
+}
+
+/// The newest backup of the same kind and host. One whose body cannot be read is passed over: verification
+/// reports it, and it must not keep anybody from making new backups.
+fn newest_like(inner: &Inner, history: &History, options: &BackupOptions) -> Result<Option<Backup>> {
+    for commit in history.in_order().into_iter().rev() {
+        match inner.read_backup(commit, &options.control) {
+            Ok(backup) if backup.kind == options.kind && backup.host == options.host => return Ok(Some(backup)),
+            Ok(_) => {}
+            Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. })) => {
+                inner.check_keyring_is_not_older(commit, &options.control)?;
+                let name = Place::Body(commit.content.body).key();
+                options.control.event(&Event::Problem { name: name.as_str(), message: &error_chain(&error) });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 impl std::fmt::Debug for BackupSession {

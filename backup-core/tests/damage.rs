@@ -1,0 +1,592 @@
+//! Damaged, truncated, exchanged, removed and hostile objects: never wrong bytes, never a panic, and what
+//! verification does not report hurts nothing.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_core::content::EntryPath;
+use backup_core::id::BackupId;
+use backup_core::keys::{Credential, RecoveryKey};
+use backup_core::repository::{
+    LockedRepository, Repository, Selection, UnlockOptions, VerifyLevel, VerifyOptions, VerifyReport,
+};
+use backup_core::storage::{Key, MemoryStorage, Storage};
+use backup_core::{ErrorKind, testing};
+use bytes::Bytes;
+use support::forger::{get, keys_of, overwrite, pack_of_kind, replace_body};
+use support::tree::{Made, Node, Target, Tree};
+use support::{
+    assert_sound, control, environment, init_with, memory, noise, open, options, path, small_options, verify,
+};
+
+type Objects = BTreeMap<Key, Bytes>;
+
+/// Two backups, and what is in them.
+struct Fixture {
+    objects: Objects,
+    recovery: RecoveryKey,
+    backups: Vec<(BackupId, BTreeMap<EntryPath, Vec<u8>>)>,
+}
+
+fn contents(number: u64) -> BTreeMap<EntryPath, Vec<u8>> {
+    let mut stream = noise(1, 40_000);
+    stream.extend(b"insert into t values (1);\n".repeat(2000));
+    stream.extend(noise(10 + number, 20_000));
+    let mut image = noise(2, 200_000);
+    image[65_536..131_072].fill(0);
+    image[0] = number as u8;
+    BTreeMap::from([
+        (path("dump"), stream),
+        (path("tree/image"), image),
+        (path("tree/note"), format!("note {number}").into_bytes()),
+        (path("tree/same"), b"the same".to_vec()),
+    ])
+}
+
+fn back_up(repository: &Repository, number: u64) -> backup_core::Result<BackupId> {
+    let contents = contents(number);
+    let mut session = repository.begin(options(1))?;
+    session.add_stream(path("dump"), &mut contents[&path("dump")].as_slice())?;
+    let file = |name: &str| Node::file(name, contents[&path(name)].clone());
+    let image = file("tree/image").image().with_hole(65_536, 65_536);
+    session.add_tree(&mut Tree::new(vec![Node::directory("tree"), image, file("tree/note"), file("tree/same")]))?;
+    session.commit().map(|backup| backup.id)
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let storage = memory();
+        let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+        let (_, recovery) = repository.add_recovery_key("paper").unwrap();
+        repository.rotate_root_key().unwrap();
+        let repository = open(storage.clone(), 2).unwrap();
+        let backups = (0..2).map(|number| (back_up(&repository, number).unwrap(), contents(number))).collect();
+        Self { objects: storage.snapshot(), recovery, backups }
+    }
+
+    fn storage(&self) -> Arc<MemoryStorage> {
+        Arc::new(MemoryStorage::from_objects(self.objects.clone()))
+    }
+
+    /// Without the cost of a password.
+    fn open(&self, storage: Arc<dyn Storage>) -> backup_core::Result<Repository> {
+        Repository::open(storage, &Credential::RecoveryKey(&self.recovery), environment(3))
+    }
+
+    /// With one object changed, or removed.
+    fn with(&self, key: &Key, bytes: Option<Vec<u8>>) -> Arc<MemoryStorage> {
+        let mut objects = self.objects.clone();
+        match bytes {
+            Some(bytes) => drop(objects.insert(key.clone(), bytes.into())),
+            None => drop(objects.remove(key)),
+        }
+        Arc::new(MemoryStorage::from_objects(objects))
+    }
+
+    fn keys(&self, prefix: &str) -> Vec<Key> {
+        let keys: Vec<Key> = self.objects.keys().filter(|key| key.as_str().starts_with(prefix)).cloned().collect();
+        assert!(!keys.is_empty(), "{prefix}");
+        keys
+    }
+}
+
+/// What came of a repository.
+#[derive(Debug)]
+struct Seen {
+    /// It opened, or says why not.
+    opened: Result<(), ErrorKind>,
+    /// Verification with the password says that something is wrong, at the level bytes.
+    reported: bool,
+    /// So does verification without it.
+    reported_locked: bool,
+    /// Every backup was restored whole.
+    restored: bool,
+}
+
+const LEVELS: [VerifyLevel; 4] =
+    [VerifyLevel::Presence, VerifyLevel::Bytes, VerifyLevel::Structure, VerifyLevel::Content];
+
+fn report(result: backup_core::Result<VerifyReport>, what: &str) -> bool {
+    let report = result.unwrap_or_else(|error| panic!("{what}: verification failed: {error}"));
+    assert!(report.findings.iter().all(|finding| !finding.object.is_empty() && !finding.message.is_empty()));
+    !report.ok
+}
+
+/// Opens, verifies at `levels` and restores. Panics where wrong bytes come out.
+fn look(fixture: &Fixture, storage: &Arc<MemoryStorage>, levels: &[VerifyLevel], what: &str) -> Seen {
+    let locked = LockedRepository::open(storage.clone(), environment(3));
+    let reported_locked = locked
+        .as_ref()
+        .map_or(true, |locked| report(locked.verify(&VerifyOptions::new(VerifyLevel::Bytes), &control(1)), what));
+    let repository = match fixture.open(storage.clone()) {
+        Ok(repository) => repository,
+        Err(error) => return Seen { opened: Err(error.kind()), reported: false, reported_locked, restored: false },
+    };
+    let mut found = BTreeMap::new();
+    for level in levels {
+        found.insert(*level, report(verify(&repository, *level), what));
+    }
+    assert!(found.values().is_sorted(), "{what}: a lower level found what a higher one did not: {found:?}");
+    let reported = found[&VerifyLevel::Bytes];
+    let restored = fixture
+        .backups
+        .iter()
+        .fold(true, |all, (id, contents)| restore(&repository, id, contents, what).is_ok_and(|whole| whole) && all);
+    Seen { opened: Ok(()), reported, reported_locked, restored }
+}
+
+/// Whether everything was restored. Whatever was is right.
+fn restore(
+    repository: &Repository,
+    id: &BackupId,
+    contents: &BTreeMap<EntryPath, Vec<u8>>,
+    what: &str,
+) -> backup_core::Result<bool> {
+    let backup = repository.find_backup(&id.to_string())?;
+    let target = Target::default();
+    let report = repository.restore_tree(&backup, &Selection::all(), &target, &control(1))?;
+    let made = target.into_map();
+    let mut whole = report.is_complete();
+    for (path, expected) in contents {
+        match made.get(path) {
+            Some(Made::Content(bytes, _)) => assert!(**bytes == *expected, "{what}: wrong bytes in {path}"),
+            Some(other) => panic!("{what}: {path} became {other:?}"),
+            None => whole = false,
+        }
+    }
+    assert!(!report.is_complete() || whole, "{what}: a restore says that it is complete");
+    // A stream may have written something before the damage, but says so.
+    let mut dump = Vec::new();
+    match repository
+        .entry(&backup, &path("dump"))
+        .and_then(|entry| repository.restore_stream(&entry, &mut dump, &control(1)))
+    {
+        Ok(_) => assert!(dump == contents[&path("dump")], "{what}: wrong bytes in the stream"),
+        Err(_) => whole = false,
+    }
+    Ok(whole)
+}
+
+/// What nothing depends on: that a session began is only looked at while it has no outcome.
+fn is_unneeded(key: &Key) -> bool {
+    key.as_str().ends_with("/open")
+}
+
+/// The rules for one damaged object.
+fn check(fixture: &Fixture, key: &Key, storage: &Arc<MemoryStorage>, levels: &[VerifyLevel], what: &str) {
+    let seen = look(fixture, storage, levels, what);
+    if is_unneeded(key) {
+        assert!(seen.restored, "{what}: {seen:?}");
+        return;
+    }
+    if let Err(kind) = seen.opened {
+        let opens = ["config", "keys/", "keyring/"].iter().any(|prefix| key.as_str().starts_with(prefix));
+        assert!(opens, "{what}: it must not keep a repository from opening: {seen:?}");
+        let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported, ErrorKind::WrongPassword, ErrorKind::NotFound];
+        assert!(kinds.contains(&kind) || kind == ErrorKind::LimitExceeded, "{what}: {seen:?}");
+        return;
+    }
+    assert!(seen.reported || seen.restored, "{what}: something is lost and nothing says so: {seen:?}");
+    // What a slot holds can only be seen by whoever has its password.
+    if !key.as_str().starts_with("keys/") {
+        assert!(seen.reported, "{what}: {seen:?}");
+    }
+    // What a keyring holds, by whoever has any.
+    if !key.as_str().starts_with("keyring/") && !key.as_str().starts_with("keys/") {
+        assert!(seen.reported_locked, "{what}: {seen:?}");
+    }
+}
+
+/// Positions of an object: all of a small one, some of a large one.
+fn positions(length: usize, most: usize) -> Vec<usize> {
+    let step = length.div_ceil(most).max(1);
+    let mut positions: Vec<usize> = (0..length).step_by(step).collect();
+    // The header of a sealed object, its first frame, its end.
+    positions.extend([8, 9, 10, 11, 16, 32, 36, 40, 64, 96, 128, 136, 144].into_iter().filter(|at| *at < length));
+    positions.extend([length - 1, length - 17]);
+    positions.sort_unstable();
+    positions.dedup();
+    positions
+}
+
+fn flip_and_truncate(prefixes: &[&str], flips: usize, cuts: usize) {
+    let fixture = Fixture::new();
+    let levels = [VerifyLevel::Bytes, VerifyLevel::Content];
+    for key in prefixes.iter().flat_map(|prefix| fixture.keys(prefix)) {
+        // Of two keyrings the older one is history.
+        if key.as_str() == "keyring/00000001" {
+            continue;
+        }
+        let bytes = fixture.objects[&key].to_vec();
+        for at in positions(bytes.len(), flips) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            check(&fixture, &key, &fixture.with(&key, Some(changed)), &levels, &format!("bit at {at} of {key}"));
+        }
+        for at in positions(bytes.len(), cuts) {
+            let cut = fixture.with(&key, Some(bytes[..at].to_vec()));
+            check(&fixture, &key, &cut, &LEVELS, &format!("{key} cut to {at}"));
+        }
+        let longer = fixture.with(&key, Some([&bytes[..], &[0]].concat()));
+        check(&fixture, &key, &longer, &LEVELS, &format!("{key} with a byte more"));
+    }
+}
+
+#[test]
+fn records_with_flipped_bits_or_cut_short() {
+    flip_and_truncate(&["sessions/", "closures/"], 1000, 40);
+}
+
+#[test]
+fn what_opens_a_repository_with_flipped_bits_or_cut_short() {
+    flip_and_truncate(&["config", "keys/", "keyring/"], 300, 40);
+}
+
+#[test]
+fn sealed_objects_with_flipped_bits_or_cut_short() {
+    flip_and_truncate(&["bodies/", "index/", "packs/"], 60, 12);
+}
+
+#[test]
+fn removed_objects_are_reported_and_the_next_backup_makes_up_for_them() {
+    let fixture = Fixture::new();
+    let newest = fixture.backups[1].0;
+    for key in fixture.objects.keys() {
+        let what = format!("{key} removed");
+        let storage = fixture.with(key, None);
+        if key.as_str() == "keyring/00000001" {
+            // The second one holds everything that it held.
+            assert!(look(&fixture, &storage, &LEVELS, &what).restored);
+            continue;
+        }
+        let seen = look(&fixture, &storage, &LEVELS, &what);
+        if key.as_str() == "keyring/00000002" {
+            // The first one opens, lacks a key, and nothing is written with it.
+            assert!(seen.opened.is_ok() && seen.reported && !seen.restored, "{what}: {seen:?}");
+            let error = back_up(&fixture.open(storage).unwrap(), 1).unwrap_err();
+            assert!(error.to_string().contains("keyring/00000001"), "{error}");
+            continue;
+        }
+        let opens = ["config", "keys/"].iter().any(|prefix| key.as_str().starts_with(prefix));
+        if opens {
+            let other_slot = key.as_str().starts_with("keys/") && seen.opened.is_ok();
+            assert!(seen.opened.is_err() || other_slot, "{what}: {seen:?}");
+            continue;
+        }
+        let repository = fixture.open(storage.clone()).unwrap();
+        let is_newest = repository.backups().is_ok_and(|backups| backups.iter().all(|backup| backup.id != newest));
+        if is_unneeded(key) {
+            assert!(seen.restored && !seen.reported, "{what}");
+        } else if is_newest {
+            // A storage that shows an older state is seen by whoever knows a newer one.
+            assert!(!seen.reported && !seen.restored, "{what}: {seen:?}");
+            let options = VerifyOptions::new(VerifyLevel::Presence).with_expected_head(newest);
+            assert!(report(repository.verify(&options, None, &control(1)), &what));
+        } else {
+            assert!(report(verify(&repository, VerifyLevel::Presence), &what), "{what}: {seen:?}");
+            assert!(seen.reported && seen.reported_locked, "{what}: {seen:?}");
+            // An index can be done without: the directories of packs say the same. A closure is for those without
+            // the password.
+            let spare = ["index/", "closures/"].iter().any(|prefix| key.as_str().starts_with(prefix));
+            assert_eq!(seen.restored, spare, "{what}");
+        }
+        let id = back_up(&fixture.open(storage.clone()).unwrap(), 1).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let repository = fixture.open(storage).unwrap();
+        assert!(restore(&repository, &id, &contents(1), &what).unwrap(), "{what}: the next backup is not whole");
+        let only = VerifyOptions::new(VerifyLevel::Content).with_backups(vec![id]);
+        let report = repository.verify(&only, None, &control(1)).unwrap();
+        let about_others = |object: &str| object.parse::<BackupId>().is_ok();
+        let all_old = report.findings.iter().all(|finding| about_others(&finding.object));
+        assert!(all_old, "{what}: {:#?}", report.findings);
+    }
+}
+
+#[test]
+fn a_damaged_body_keeps_nobody_from_the_other_backups() {
+    let fixture = Fixture::new();
+    for key in fixture.keys("bodies/") {
+        let mut bytes = fixture.objects[&key].to_vec();
+        bytes[200] ^= 1;
+        let storage = fixture.with(&key, Some(bytes));
+        let repository = fixture.open(storage).unwrap();
+        let whole = fixture
+            .backups
+            .iter()
+            .filter(|(id, contents)| restore(&repository, id, contents, "").is_ok_and(|whole| whole));
+        assert_eq!(whole.count(), 1);
+        let id = back_up(&repository, 2).unwrap();
+        assert!(restore(&repository, &id, &contents(2), "").unwrap());
+    }
+}
+
+#[test]
+fn exchanged_objects_are_not_taken_for_each_other() {
+    let fixture = Fixture::new();
+    let prefixes = ["bodies/", "index/", "packs/", "closures/", "sessions/", "keys/", "keyring/"];
+    for prefix in prefixes {
+        let keys = fixture.keys(prefix);
+        assert!(keys.len() > 1, "{prefix}");
+        for (number, one) in keys.iter().enumerate() {
+            for two in &keys[number + 1..] {
+                let mut objects = fixture.objects.clone();
+                let (first, second) = (objects[one].clone(), objects[two].clone());
+                objects.insert(one.clone(), second);
+                objects.insert(two.clone(), first);
+                let storage = Arc::new(MemoryStorage::from_objects(objects));
+                let needed = if is_unneeded(one) { two } else { one };
+                check(&fixture, needed, &storage, &LEVELS, &format!("{one} and {two} exchanged"));
+            }
+        }
+    }
+}
+
+#[test]
+fn foreign_files_are_ignored() {
+    let fixture = Fixture::new();
+    let storage = fixture.storage();
+    let name = "ab".repeat(32);
+    for foreign in [
+        "readme.txt",
+        "config.bak",
+        "keys/readme.txt",
+        "keyring/0000000g",
+        "keyring/backup",
+        "packs/ab/readme",
+        &format!("packs/{name}"),
+        &format!("packs/ab/{name}"),
+        "index/readme",
+        &format!("index/{name}"),
+        &format!("bodies/{name}"),
+        &format!("closures/{name}"),
+        "sessions/readme",
+        "sessions/00000001/abababababababababababababababab/lost-found",
+        "collections/readme",
+        "collections/00000001/readme",
+        "forgets/readme",
+        "parity/readme",
+        "probes/readme",
+    ] {
+        overwrite(&storage, &Key::new(foreign).unwrap(), b"not of this repository".to_vec());
+    }
+    let seen = look(&fixture, &storage, &LEVELS, "foreign files");
+    assert!(!seen.reported && !seen.reported_locked && seen.restored, "{seen:?}");
+    let repository = open(storage, 4).unwrap();
+    back_up(&repository, 2).unwrap();
+    assert_sound(&repository);
+    repository.statistics().unwrap();
+}
+
+#[test]
+fn other_versions_and_features_are_named() {
+    let fixture = Fixture::new();
+    let key = Key::new("config").unwrap();
+    let config = fixture.objects[&key].to_vec();
+    let open = |config: Vec<u8>| {
+        LockedRepository::open(fixture.with(&key, Some(config)), environment(3)).map(drop).unwrap_err()
+    };
+    // Field 1 is the version.
+    let at = config.windows(2).position(|pair| pair == [1, 1]).unwrap() + 1;
+    for version in [0, 2, 23] {
+        let mut changed = config.clone();
+        changed[at] = version;
+        let error = open(changed);
+        assert_eq!(error.to_string(), format!("unsupported format version: {version}"));
+    }
+    // Fields 3, 4 and 5 are empty lists of features.
+    let at = config.windows(6).position(|part| part == [3, 0x80, 4, 0x80, 5, 0x80]).unwrap();
+    let with_word = |field: usize| {
+        let mut changed = config.clone();
+        changed.splice(at + 2 * field + 1..=at + 2 * field + 1, [&[0x81, 0x64][..], b"word"].concat());
+        changed
+    };
+    assert_eq!(open(with_word(2)).to_string(), "unsupported feature: word");
+    for (field, signed) in [(0, false), (1, true)] {
+        // It opens. As it is not the config that the keyring was made for, it does not unlock.
+        let locked = LockedRepository::open(fixture.with(&key, Some(with_word(field))), environment(3)).unwrap();
+        assert_eq!(locked.commits().unwrap().len(), 2, "{signed}");
+        let unlocked = locked.unlock(&Credential::RecoveryKey(&fixture.recovery), &UnlockOptions::default());
+        assert_eq!(unlocked.unwrap_err().kind(), ErrorKind::Damaged);
+    }
+}
+
+#[test]
+fn hostile_costs_of_a_password_are_refused() {
+    let fixture = Fixture::new();
+    let slot = fixture.keys("keys/").into_iter().find(|key| fixture.objects[key][9] == 1).unwrap();
+    let good = fixture.objects[&slot].to_vec();
+    for (memory, passes, lanes) in [
+        (u32::MAX, 1, 1),
+        (1 << 21, 1, 1),
+        (8 << 10, u32::MAX, 4),
+        (8 << 10, 17, 4),
+        (8 << 10, 1, u32::MAX),
+        (1 << 20, 16, 1),
+        (8 << 10, 0, 4),
+        (8 << 10, 1, 0),
+        (0, 1, 1),
+        (8, 1, 16),
+    ] {
+        let mut bytes = good.clone();
+        for (at, value) in [(48, memory), (52, passes), (56, lanes)] {
+            bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+        }
+        let error = open(fixture.with(&slot, Some(bytes)), 4).unwrap_err();
+        let kinds = [ErrorKind::LimitExceeded, ErrorKind::InvalidArgument, ErrorKind::WrongPassword];
+        assert!(kinds.contains(&error.kind()), "{memory} {passes} {lanes}: {error}");
+    }
+    // What the caller allows counts as well.
+    let locked = LockedRepository::open(fixture.storage(), environment(3)).unwrap();
+    let password = backup_core::secret::Password::from(support::PASSWORD);
+    let little = UnlockOptions::default().with_max_memory_kib(4 << 10);
+    assert_eq!(locked.unlock(&Credential::from(&password), &little).unwrap_err().kind(), ErrorKind::LimitExceeded);
+}
+
+/// A repository with one backup of one file that compresses.
+fn compressible() -> (Arc<MemoryStorage>, Repository, Vec<u8>) {
+    let storage = memory();
+    let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+    let data = b"0123456789abcdef".repeat(2000);
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_stream(path("file"), &mut data.as_slice()).unwrap();
+    session.commit().unwrap();
+    (storage, repository, data)
+}
+
+/// Lets `change` change the body of the only pack of contents, as somebody with the password could.
+fn with_pack(change: impl Fn(&mut Vec<u8>)) -> (Arc<MemoryStorage>, backup_core::Result<Vec<u8>>, VerifyReport) {
+    let (storage, repository, data) = compressible();
+    let key = pack_of_kind(&storage, 2).remove(0);
+    let mut body = testing::open_object(&repository, key.as_str(), &get(&storage, &key)).unwrap();
+    change(&mut body);
+    replace_body(&storage, &repository, &key, &body);
+    let repository = open(storage.clone(), 4).unwrap();
+    let mut out = Vec::new();
+    let restored = repository.find_backup("latest").and_then(|backup| {
+        let entry = repository.entry(&backup, &path("file"))?;
+        repository.restore_stream(&entry, &mut out, &control(1))
+    });
+    if restored.is_ok() {
+        assert!(out == data, "wrong bytes");
+    }
+    (storage, restored.map(|_| out), verify(&repository, VerifyLevel::Content).unwrap())
+}
+
+#[test]
+fn forged_packs_are_damage() {
+    let (_, restored, _) = with_pack(|_| ());
+    restored.expect("forging itself works");
+    // Entry 0 of the directory: id at 16, stored at 48, raw at 52, codec at 56, kind at 57.
+    let change =
+        |at: usize, bytes: &'static [u8]| move |body: &mut Vec<u8>| body[at..at + bytes.len()].copy_from_slice(bytes);
+    type Change = Box<dyn Fn(&mut Vec<u8>)>;
+    let bomb = |length: usize| zstd_frame(length);
+    let cases: Vec<(&str, Change)> = vec![
+        ("a length beyond all limits", Box::new(change(52, &[0xff; 4]))),
+        ("a length of 0", Box::new(change(52, &[0; 4]))),
+        ("a length that is too small", Box::new(change(52, &[0, 1, 0, 0]))),
+        ("a stored length beyond the pack", Box::new(change(48, &[0xff, 0xff, 0, 0]))),
+        ("a stored length of 0", Box::new(change(48, &[0; 4]))),
+        ("an unknown codec", Box::new(change(56, &[7]))),
+        ("an unknown kind", Box::new(change(57, &[7]))),
+        ("another kind", Box::new(change(57, &[1]))),
+        ("another codec", Box::new(change(56, &[0]))),
+        ("reserved bytes", Box::new(change(58, &[1]))),
+        ("another id", Box::new(change(16, &[0; 32]))),
+        ("no entries", Box::new(change(4, &[0; 4]))),
+        ("more entries than bytes", Box::new(change(4, &[0xff, 0xff, 3, 0]))),
+        ("more entries than allowed", Box::new(change(4, &[0xff; 4]))),
+        ("another magic", Box::new(change(0, b"PKB2"))),
+        ("cut short", Box::new(|body| body.truncate(body.len() - 1))),
+        ("a byte more", Box::new(|body| body.push(0))),
+        ("nothing", Box::new(Vec::clear)),
+        (
+            "a bomb",
+            Box::new(move |body| {
+                // The payload of the first chunk claims 1 GiB in a few bytes.
+                let count = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
+                let stored = u32::from_le_bytes(body[48..52].try_into().unwrap()) as usize;
+                let frame = bomb(1 << 30);
+                let at = 16 + 44 * count;
+                body.splice(at..at + stored, frame.iter().copied());
+                body[48..52].copy_from_slice(&(frame.len() as u32).to_le_bytes());
+            }),
+        ),
+        (
+            "a payload that is no zstd",
+            Box::new(|body| {
+                let count = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
+                body[16 + 44 * count..].fill(0x55);
+            }),
+        ),
+    ];
+    for (name, change) in cases {
+        let (_, restored, report) = with_pack(change);
+        let error = restored.expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{name}: {error}");
+        assert!(report.findings.iter().any(|finding| finding.kind.name() != "missing"), "{name}: {report:#?}");
+        assert!(report.findings.iter().any(|finding| !finding.entries.is_empty()), "{name}: {report:#?}");
+    }
+}
+
+/// A frame of `length` zeros: 128 KiB in a block of 4 bytes.
+fn zstd_frame(length: usize) -> Vec<u8> {
+    // Magic, then a descriptor (no content size, no checksum), a window of 128 KiB.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 7 << 3];
+    let block: usize = 128 << 10;
+    let blocks = length / block;
+    for number in 0..blocks.min(300) {
+        let last = u32::from(number + 1 == blocks.min(300));
+        // Type 1 is a run of one byte.
+        let header = last | (1 << 1) | ((block as u32) << 3);
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+#[test]
+fn forged_bodies_and_pages_are_damage() {
+    let (storage, repository, _) = compressible();
+    let body_key = keys_of(&storage, "bodies/").remove(0);
+    let body = testing::open_object(&repository, body_key.as_str(), &get(&storage, &body_key)).unwrap();
+    let page_key = pack_of_kind(&storage, 3).remove(0);
+    let pages = testing::open_object(&repository, page_key.as_str(), &get(&storage, &page_key)).unwrap();
+    let state = storage.snapshot();
+    let mut restorable = 0;
+    for (key, body) in [(&body_key, &body), (&page_key, &pages)] {
+        for at in (0..body.len()).step_by(3) {
+            for cut in [false, true] {
+                storage.restore(state.clone());
+                let mut changed = body.clone();
+                if cut {
+                    changed.truncate(at);
+                } else {
+                    changed[at] ^= 0x11;
+                }
+                replace_body(&storage, &repository, key, &changed);
+                let repository = Repository::open(
+                    storage.clone(),
+                    &Credential::from(&backup_core::secret::Password::from(support::PASSWORD)),
+                    environment(9),
+                );
+                let repository = repository.unwrap();
+                for level in LEVELS {
+                    verify(&repository, level).unwrap();
+                }
+                let listed = repository.backups();
+                let Ok(backup) = repository.find_backup("latest") else {
+                    assert!(listed.is_err());
+                    continue;
+                };
+                let Ok(entry) = repository.entry(&backup, &path("file")) else { continue };
+                let mut out = Vec::new();
+                if repository.restore_stream(&entry, &mut out, &control(1)).is_ok() {
+                    restorable += 1;
+                }
+            }
+        }
+    }
+    assert!(restorable > 0, "a changed time or tag is a valid body");
+}
