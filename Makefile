@@ -5,15 +5,17 @@ demo:
 	cargo run --release --example quickstart
 
 lint:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 	sh scripts/deny.sh
 
+# The tests come last, so that what they say stands at the end.
 test: lint
-	cargo test --workspace --all-features
 	sh scripts/vectors.sh
 	cargo run --release --example quickstart
+	cargo run --release --example dump
+	cargo test --workspace --all-features
 
 clean:
 	cargo clean

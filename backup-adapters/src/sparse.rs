@@ -1,14 +1,18 @@
-//! Where a file has data and where it has holes.
+//! Where a file has data and where it has holes, and writing files that have holes.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use backup_core::extent::{Extent, ExtentKind};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::directory::retry;
+
+/// The smallest hole that is kept as one: a block of common file systems, and what `qemu-img convert` keeps.
+const BLOCK: usize = 4096;
 
 /// Reports the data and the holes of `range` in order, without gaps, until `visit` returns `false`.
 /// Returns whether it came to the end.
@@ -49,11 +53,59 @@ pub(crate) fn has_hole(file: &File, length: u64) -> bool {
     length > 0 && retry(|| seek(file, SeekFrom::Hole(0))).is_ok_and(|hole| hole < length)
 }
 
+/// Writes `data` at `offset` of a file that has only holes there, and leaves blocks of zeros out.
+///
+/// Holes of a source end anywhere, chunks are longer than they: their zeros are not written either.
+pub(crate) fn write_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+    static ZEROS: [u8; BLOCK] = [0; BLOCK];
+    // Begins where the next write will: what lies between it and `rest` is not zero and not written yet.
+    let (mut start, mut unwritten, mut rest) = (offset, data, data);
+    let past_block = usize::try_from(offset % BLOCK as u64).unwrap_or(0);
+    let mut block_length = BLOCK - past_block;
+    while let Some((block, after)) = rest.split_at_checked(block_length) {
+        if block == ZEROS {
+            let (run, _) = unwritten.split_at(unwritten.len() - rest.len());
+            file.write_all_at(run, start)?;
+            start += (run.len() + block.len()) as u64;
+            unwritten = after;
+        }
+        (rest, block_length) = (after, BLOCK);
+    }
+    file.write_all_at(unwritten, start)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn blocks_of_zeros_are_not_written() {
+        let mut data = vec![0; 40 * BLOCK];
+        for (start, length) in
+            [(0, 1), (BLOCK - 1, 2), (5 * BLOCK, 3 * BLOCK), (20 * BLOCK + 17, 1), (40 * BLOCK - 1, 1)]
+        {
+            data[start..start + length].fill(7);
+        }
+        for offset in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 100] {
+            for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 9 * BLOCK, 13 * BLOCK + 5, 40 * BLOCK] {
+                let file = tempfile::tempfile().unwrap();
+                write_at(&file, offset as u64, &data[..length]).unwrap();
+                file.set_len((offset + length) as u64).unwrap();
+                let mut written = vec![1; offset + length];
+                file.read_exact_at(&mut written, 0).unwrap();
+                assert!(written[..offset].iter().all(|byte| *byte == 0), "{length} at {offset}");
+                assert_eq!(&written[offset..], &data[..length], "{length} at {offset}");
+            }
+        }
+        let file = tempfile::tempfile().unwrap();
+        write_at(&file, 0, &data).unwrap();
+        let allocated = file.metadata().unwrap().blocks() * 512;
+        if has_hole(&file, data.len() as u64) {
+            assert!(allocated <= 12 * BLOCK as u64, "{allocated}");
+        }
+    }
 
     fn reported(file: &File, range: Range<u64>) -> Vec<Extent> {
         let mut all = Vec::new();

@@ -12,12 +12,14 @@ use backup_core::source::BlockSink;
 use super::device_length;
 use crate::directory::{Directory, parent};
 use crate::new_file::NewFile;
+use crate::sparse;
 use crate::tree::OverwritePolicy;
 
 /// A file or block device that a restore writes.
 ///
-/// A file is sparse, for its owner only, and has a temporary name until everything was
-/// written: a part of it never looks like the whole. A block device is written in place.
+/// A file is sparse (blocks of 4 KiB that hold nothing but zeros are holes), for its owner only, and
+/// has a temporary name until everything was written: a part of it never looks like the whole. A
+/// block device is written in place.
 #[derive(Debug)]
 pub struct FileSink {
     file: File,
@@ -56,7 +58,10 @@ impl FileSink {
 
 impl BlockSink for FileSink {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
+        match self.target {
+            Target::New { .. } => sparse::write_at(&self.file, offset, data),
+            Target::Device { .. } => self.file.write_all_at(data, offset),
+        }
     }
 
     fn hole(&self, offset: u64, length: u64) -> io::Result<()> {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mknodat, renameat, sy
 use super::metadata::{Restored, apply, apply_at};
 use crate::directory::{Directory, create_all, file_type, retry};
 use crate::new_file::{NewFile, unused_name};
+use crate::sparse;
 
 /// Begins the names of files whose content is not complete.
 const TEMPORARY: &str = ".restore-";
@@ -106,7 +106,8 @@ impl SinkOptions {
 /// Nothing outside it is written, whatever paths and links the backup has and whatever links exist
 /// in the target: every component is opened from its parent without following links.
 ///
-/// A file has a temporary name (`.restore-...`) until its content and attributes are complete.
+/// A file has a temporary name (`.restore-...`) until its content and attributes are complete; blocks of 4 KiB
+/// that hold nothing but zeros become holes.
 /// Directories that no entry describes are made for their owner only. Set-uid and set-gid are given
 /// only to files whose owner was restored. Attributes that cannot be restored do not undo the file:
 /// they are reported by [`TreeSink::complete`] (the first ten thousand of them).
@@ -357,7 +358,7 @@ struct FileContentSink(Arc<NewFile>);
 
 impl BlockSink for FileContentSink {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.file().write_all_at(data, offset)
+        sparse::write_at(self.0.file(), offset, data)
     }
 
     /// A new file is nothing but a hole.
