@@ -36,8 +36,13 @@ fn packs_key(name: &[u8; 32]) -> Key {
 /// commits, so that only the body itself is wrong. Index objects that name packs are dropped: readers then go by
 /// the directories of the packs.
 pub fn replace_body(storage: &MemoryStorage, repository: &Repository, key: &Key, body: &[u8]) -> Key {
+    replace_as(storage, repository, key, get(storage, key)[9], body)
+}
+
+/// The same with an object of another type.
+pub fn replace_as(storage: &MemoryStorage, repository: &Repository, key: &Key, kind: u8, body: &[u8]) -> Key {
     let old = get(storage, key);
-    let (name, bytes) = testing::seal_object(repository, old[9], body).unwrap();
+    let (name, bytes) = testing::seal_object(repository, kind, body).unwrap();
     storage.delete(key).unwrap();
     let directory = key.as_str().split('/').next().unwrap();
     let new_key = match directory {
@@ -60,6 +65,15 @@ pub fn replace_body(storage: &MemoryStorage, repository: &Repository, key: &Key,
         }
     }
     resign(storage, repository, names);
+    new_key
+}
+
+/// Replaces the closure of a commit by other bytes, properly named and signed.
+pub fn replace_closure(storage: &MemoryStorage, repository: &Repository, key: &Key, bytes: &[u8]) -> Key {
+    storage.delete(key).unwrap();
+    let new_key = Key::new(format!("closures/{}", ObjectName::new(name_of(bytes)))).unwrap();
+    overwrite(storage, &new_key, bytes);
+    resign(storage, repository, BTreeMap::from([(name_in(key), name_of(bytes))]));
     new_key
 }
 

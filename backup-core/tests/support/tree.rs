@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::content::{Attributes, Entry, EntryKind, EntryPath};
 use backup_core::extent::{Extent, ExtentKind};
 use backup_core::source::{
     BlockSink, BlockSource, FileContent, OpenContent, TreeNode, TreeProblem, TreeSink, TreeSource,
@@ -46,6 +46,8 @@ pub struct Node {
     pub mode: Option<u32>,
     pub modified: Option<i64>,
     pub inode: Option<u64>,
+    /// Instead of the three above.
+    pub attributes: Option<Attributes>,
 }
 
 impl Node {
@@ -61,6 +63,7 @@ impl Node {
             mode: None,
             modified: None,
             inode: None,
+            attributes: None,
         }
     }
 
@@ -137,6 +140,9 @@ impl TreeSource for Tree {
         out.attributes.inode = node.inode;
         out.attributes.modified = node.modified.map(|seconds| Timestamp::from_unix(seconds, 7).unwrap());
         out.attributes.changed = out.attributes.modified;
+        if let Some(attributes) = &node.attributes {
+            out.attributes = attributes.clone();
+        }
         out.hard_link = node.hard_link.clone();
         out.size = node.content.as_ref().map_or(0, |content| content.len() as u64);
         if let Manner::ListedAs(size) = node.manner {
