@@ -6,7 +6,8 @@
 //! It opens no files and no connections, starts no processes and no threads that outlive a call,
 //! reads no environment and no clock, prints and logs nothing, retries nothing and never sleeps.
 //! Storage, data, time and randomness come from the caller through [`storage::Storage`],
-//! [`source`], [`time::Clock`] and [`entropy::Entropy`]. The crate `backup-adapters` has
+//! [`source`], [`time::Clock`] and [`entropy::Entropy`]. One exception: deriving a key from a password uses the
+//! process-wide thread pool of the `argon2` dependency, whose threads stay. The crate `backup-adapters` has
 //! implementations for local directories, files, commands and the operating system.
 #![forbid(unsafe_code)]
 #![warn(

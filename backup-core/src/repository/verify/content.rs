@@ -42,8 +42,8 @@ impl Repository {
     /// entries that it hurts, and is not an error.
     ///
     /// At the level content, every chosen pack is read once: its name is the hash of its bytes, every chunk of it
-    /// opens, decompresses and has its id, and its directory says what the index says. With a `ledger`, what
-    /// was verified is remembered there.
+    /// opens, decompresses and has its id. That the index names the same places as the directories of the packs is
+    /// not compared. With a `ledger`, what was verified is remembered there.
     ///
     /// # Errors
     ///
