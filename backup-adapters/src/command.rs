@@ -84,7 +84,7 @@ impl Read for CommandSource {
             }
         }
         // Asked again after the end, it gives the same answer: a failure cannot be read over.
-        self.running.finish()?;
+        self.running.finish(self.cancel.as_ref())?;
         Ok(0)
     }
 }
@@ -156,7 +156,7 @@ impl CommandSink {
     /// Where it ended with another status than 0 or by a signal, with the end of its error output.
     pub fn finish(mut self) -> io::Result<()> {
         self.input = None;
-        self.running.finish()
+        self.running.finish(self.cancel.as_ref())
     }
 
     /// The error of a write, together with what became of the command: a broken pipe alone says little.
@@ -165,7 +165,7 @@ impl CommandSink {
             return error;
         }
         self.input = None;
-        let reason = match self.running.end() {
+        let reason = match self.running.end(self.cancel.as_ref()) {
             Ok(end) => end.to_string(),
             Err(failure) => failure.to_string(),
         };
@@ -243,19 +243,22 @@ impl Running {
     }
 
     /// Waits for the end; an error where the status is not 0.
-    fn finish(&mut self) -> io::Result<()> {
-        let end = self.end()?;
+    fn finish(&mut self, cancel: Option<&CancelToken>) -> io::Result<()> {
+        let end = self.end(cancel)?;
         if end.status.success() {
             return Ok(());
         }
         Err(io::Error::other(format!("command {} failed: {end}", self.program)))
     }
 
-    fn end(&mut self) -> io::Result<End> {
+    fn end(&mut self, cancel: Option<&CancelToken>) -> io::Result<End> {
         if let Some(end) = &self.end {
             return Ok(end.clone());
         }
-        let status = self.child.wait()?;
+        let status = match cancel {
+            None => self.child.wait()?,
+            Some(cancel) => self.wait_unless(cancel)?,
+        };
         // A process that the command left behind may hold its error output open for ever.
         let _ = self.is_over.recv_timeout(STDERR_PATIENCE);
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,6 +266,21 @@ impl Running {
         let end = End { status, errors };
         self.end = Some(end.clone());
         Ok(end)
+    }
+
+    /// A command may close its pipe and live on for ever.
+    fn wait_unless(&mut self, cancel: &CancelToken) -> io::Result<ExitStatus> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if cancel.is_cancelled() {
+                return Err(cancelled(&self.program));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
     }
 }
 
@@ -287,8 +305,7 @@ fn wait(pipe: PollFd<'_>, cancel: &CancelToken, program: &str) -> io::Result<()>
     let mut pipes = [pipe];
     loop {
         if cancel.is_cancelled() {
-            // Not `Interrupted`: readers and writers take that as "try again".
-            return Err(io::Error::other(format!("command {program} was cancelled")));
+            return Err(cancelled(program));
         }
         match poll(&mut pipes, Some(&CANCEL_PATIENCE)) {
             Ok(0) | Err(Errno::INTR) => {}
@@ -296,6 +313,11 @@ fn wait(pipe: PollFd<'_>, cancel: &CancelToken, program: &str) -> io::Result<()>
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Not `Interrupted`: readers and writers take that as "try again".
+fn cancelled(program: &str) -> io::Error {
+    io::Error::other(format!("command {program} was cancelled"))
 }
 
 fn from_arguments(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<Command> {

@@ -41,6 +41,48 @@ impl Directory {
         }
     }
 
+    /// Opens the directory at `path`, components joined by `/`, below this one; itself for an empty path.
+    ///
+    /// Where the system can, in one step for many components.
+    pub(crate) fn below(&self, path: &[u8]) -> io::Result<Self> {
+        if path.is_empty() {
+            return self.duplicate();
+        }
+        if let Some(outcome) = self.below_at_once(path) {
+            return outcome;
+        }
+        let mut components = path.split(|byte| *byte == b'/');
+        let first = self.child(components.next().unwrap_or_default())?;
+        components.try_fold(first, |directory, name| directory.child(name))
+    }
+
+    /// `None` where the system does not know this call, or something calls for a closer look.
+    #[cfg(target_os = "linux")]
+    fn below_at_once(&self, path: &[u8]) -> Option<io::Result<Self>> {
+        use rustix::fs::{ResolveFlags, openat2};
+        /// The system takes paths of less than 4096 bytes.
+        const PATH: usize = 4000;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let open = |from: &OwnedFd, path: &[u8]| retry(|| openat2(from, path, flags, Mode::empty(), resolve)).ok();
+        let mut rest = path;
+        let mut directory = None;
+        while !rest.is_empty() {
+            let (part, after) = match rest.get(..PATH).and_then(|part| part.iter().rposition(|byte| *byte == b'/')) {
+                Some(slash) => (rest.get(..slash)?, rest.get(slash + 1..)?),
+                None => (rest, &[][..]),
+            };
+            directory = Some(open(directory.as_ref().unwrap_or(&self.0), part)?);
+            rest = after;
+        }
+        directory.map(|directory| Ok(Self(directory)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn below_at_once(&self, _path: &[u8]) -> Option<io::Result<Self>> {
+        None
+    }
+
     /// Opens `name` in this directory with `flags`, never through a link and without waiting for the
     /// other end of a pipe.
     pub(crate) fn open_file(&self, name: &[u8], flags: OFlags) -> io::Result<File> {
@@ -180,6 +222,37 @@ mod tests {
         assert_eq!(directory.open_file(b"file", OFlags::RDONLY).unwrap_err().raw_os_error(), eloop);
         assert!(directory.create_file(b"file").is_err());
         assert_eq!(file_type(&directory.stat(b"file").unwrap()), FileType::Symlink);
+    }
+
+    #[test]
+    fn deep_directories_are_reached() {
+        let outside = tempfile::tempdir().unwrap();
+        let here = tempfile::tempdir().unwrap();
+        let root = Directory::open(here.path()).unwrap();
+        let mut path = Vec::new();
+        let mut deepest = root.duplicate().unwrap();
+        for level in 0..200 {
+            let name = format!("{level:0>100}");
+            deepest.make(name.as_bytes()).unwrap();
+            deepest = deepest.child(name.as_bytes()).unwrap();
+            if level > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.as_bytes());
+            assert_eq!(
+                identity(&root.below(&path).unwrap().stat_self().unwrap()),
+                identity(&deepest.stat_self().unwrap())
+            );
+        }
+        path.extend_from_slice(b"/missing");
+        assert_eq!(root.below(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        symlink(outside.path(), here.path().join("link")).unwrap();
+        fs::create_dir(outside.path().join("in")).unwrap();
+        let eloop = Some(Errno::LOOP.raw_os_error());
+        for path in [&b"link"[..], b"link/in"] {
+            assert_eq!(root.below(path).unwrap_err().raw_os_error(), eloop);
+        }
+        assert_eq!(identity(&root.below(b"").unwrap().stat_self().unwrap()), identity(&root.stat_self().unwrap()));
     }
 
     #[test]

@@ -259,7 +259,7 @@ pub(crate) struct Verify {
     /// Where --rotate-days remembers what was covered
     #[arg(long, value_name = "FILE", requires = "rotate_days", value_hint = ValueHint::FilePath)]
     pub(crate) ledger: Option<PathBuf>,
-    /// The id of a backup that must be the repository's newest: shows that it was not set back
+    /// The id of a backup that must be in the repository's history: shows that it was not set back
     #[arg(long, value_name = "ID")]
     pub(crate) expect_head: Option<BackupId>,
     /// Compare a backup (the newest unless --backup names one) with live data: the path it was
@@ -310,6 +310,9 @@ pub(crate) struct Restore {
     /// Replace files that exist
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Make everything durable before it is reported as restored
+    #[arg(long)]
+    pub(crate) sync: bool,
     /// Only these bytes of one entry; sizes take K, M, G and T
     #[arg(long, value_name = "OFFSET:LENGTH", requires = "entry")]
     pub(crate) range: Option<ByteRange>,
@@ -348,8 +351,8 @@ pub(crate) enum KeyCommand {
     Add(KeyAdd),
     /// Remove a key slot
     ///
-    /// Whoever knew its password and has a copy of the old slot can still use it: rotate the root
-    /// key afterwards, so that new backups cannot be read with it.
+    /// Whoever knew its password and has a copy of the old slot can still open the repository, whatever is
+    /// rotated afterwards. Where that must not be, make a new repository.
     Remove {
         /// Id of the slot, as `backup key list` shows it, or its unique beginning
         slot: String,

@@ -39,7 +39,9 @@ fn run(arguments: &arguments::Arguments, output: &Output) -> Result<Exit, Failur
     let result = commands::run(&context, &arguments.command);
     match result {
         // What an interrupted operation reports depends on where it was: a command that was stopped by
-        // the same Ctrl-C looks like a failing source. The interrupt is the reason in every case.
+        // the same Ctrl-C looks like a failing source. The interrupt is the reason, but a commit that may have
+        // happened must not be called none.
+        Err(Failure::Engine(error @ backup_core::Error::UnknownOutcome { .. })) => Err(Failure::Engine(error)),
         Err(_) if cancel.is_cancelled() => Err(Failure::Engine(backup_core::Error::Cancelled)),
         result => result,
     }

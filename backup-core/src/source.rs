@@ -45,6 +45,17 @@ pub trait BlockSource: Send + Sync {
 ///
 /// Every byte of the content is either written once or covered by one hole.
 pub trait BlockSink: Send + Sync {
+    /// Content of `length` bytes will come: the time to refuse what does not fit, before anything is overwritten.
+    /// Accepts everything unless implemented.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    fn begin(&self, length: u64) -> io::Result<()> {
+        let _ = length;
+        Ok(())
+    }
+
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backup_core::source::BlockSink;
 
@@ -18,12 +18,13 @@ use crate::tree::OverwritePolicy;
 /// A file or block device that a restore writes.
 ///
 /// A file is sparse (blocks of 4 KiB that hold nothing but zeros are holes), for its owner only, and
-/// has a temporary name until everything was written: a part of it never looks like the whole. A
-/// block device is written in place.
+/// has a temporary name or none until everything was written: a part of it never looks like the whole. A
+/// block device is written in place; one that is too small is refused before anything is written.
 #[derive(Debug)]
 pub struct FileSink {
     file: File,
     target: Target,
+    sync: bool,
 }
 
 #[derive(Debug)]
@@ -47,16 +48,40 @@ impl FileSink {
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
             let file = OpenOptions::new().write(true).open(path)?;
             let length = device_length(&file)?;
-            return Ok(Self { file, target: Target::Device { length } });
+            return Ok(Self { file, target: Target::Device { length }, sync: true });
         }
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.as_bytes().to_vec();
-        let new = NewFile::create(Directory::open(parent(path))?, ".restore-")?;
+        let directory = Arc::new(Directory::open(parent(path))?);
+        let new = match policy {
+            OverwritePolicy::Refuse => NewFile::create_unnamed(directory, ".restore-")?,
+            OverwritePolicy::Overwrite => NewFile::create(directory, ".restore-")?,
+        };
         let file = new.file().try_clone()?;
-        Ok(Self { file, target: Target::New { new: Mutex::new(Some(new)), name, policy } })
+        // What replaces a good file must be as safe as that was.
+        let sync = policy == OverwritePolicy::Overwrite;
+        Ok(Self { file, target: Target::New { new: Mutex::new(Some(new)), name, policy }, sync })
+    }
+
+    /// Makes the file durable before it is reported as restored. A file that may replace another is in any
+    /// case, and so is a device. Default: no; the operating system writes it when it sees fit.
+    #[must_use]
+    pub const fn with_sync(mut self, yes: bool) -> Self {
+        self.sync = self.sync || yes;
+        self
     }
 }
 
 impl BlockSink for FileSink {
+    fn begin(&self, length: u64) -> io::Result<()> {
+        match self.target {
+            Target::Device { length: available } if available < length => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("the device has {available} bytes, the content {length}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match self.target {
             Target::New { .. } => sparse::write_at(&self.file, offset, data),
@@ -81,23 +106,22 @@ impl BlockSink for FileSink {
     }
 
     fn finish(&self, length: u64) -> io::Result<()> {
+        self.begin(length)?;
         match &self.target {
-            Target::Device { length: available } if *available < length => Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("the device has {available} bytes, the content {length}"),
-            )),
             Target::Device { .. } => self.file.sync_all(),
             Target::New { new, name, policy } => {
                 let new = new.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let new = new.ok_or_else(|| io::Error::other("it was finished before"))?;
                 self.file.set_len(length)?;
-                self.file.sync_all()?;
-                let directory = new.directory().duplicate()?;
+                if self.sync {
+                    self.file.sync_all()?;
+                }
+                let directory = Arc::clone(new.directory());
                 match policy {
                     OverwritePolicy::Refuse => new.publish_new(&directory, name)?,
                     OverwritePolicy::Overwrite => new.publish_over(&directory, name)?,
                 }
-                directory.sync()
+                if self.sync { directory.sync() } else { Ok(()) }
             }
         }
     }

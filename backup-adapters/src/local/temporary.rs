@@ -1,6 +1,7 @@
 //! Files on their way to becoming objects.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, FlockOperation, OFlags, flock};
@@ -19,7 +20,7 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A file that nobody sees yet, held by this process.
 pub(super) fn create(root: &Directory) -> io::Result<NewFile> {
-    let new = NewFile::create(directory(root)?, "")?;
+    let new = NewFile::create(Arc::new(directory(root)?), "")?;
     // Shows that a living process holds it. Without locks, age alone must do.
     let _ = flock(new.file(), FlockOperation::NonBlockingLockExclusive);
     Ok(new)

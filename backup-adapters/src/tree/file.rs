@@ -19,8 +19,10 @@ const SPARSE_IMAGE: u64 = 16 << 20;
 
 /// A file that was seen in a directory and not opened yet.
 ///
-/// It holds no descriptor of its own, so that any number of them may wait.
+/// Only those that are opened soon hold their directory open, so that any number of them may wait.
 pub(super) struct SeenFile {
+    /// The directory that it stands in, where that is still open.
+    pub(super) parent: Option<Arc<Directory>>,
     /// The directory in which the walk began.
     pub(super) base: Arc<Directory>,
     /// The path from there.
@@ -34,7 +36,10 @@ impl OpenContent for SeenFile {
         let Some((name, parents)) = self.components.split_last() else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let directory = open_below(&self.base, parents)?;
+        let directory = match self.parent {
+            Some(parent) => parent,
+            None => Arc::new(open_below(&self.base, parents)?),
+        };
         let file = directory.open_file(name, OFlags::RDONLY)?;
         let metadata = file.metadata()?;
         let is_device = metadata.file_type().is_block_device();
@@ -61,7 +66,7 @@ impl OpenContent for SeenFile {
 
 /// Opens the directory that lies below `base`, without following links.
 pub(super) fn open_below(base: &Directory, components: &[Vec<u8>]) -> io::Result<Directory> {
-    components.iter().try_fold(base.duplicate()?, |directory, name| directory.child(name))
+    base.below(&components.join(&b'/'))
 }
 
 struct OpenFile {

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use backup_core::content::Attributes;
 use backup_core::time::Timestamp;
 use rustix::fs::{
-    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown, fgetxattr,
-    fgetxattr_query, flistxattr, flistxattr_query, fsetxattr, futimens, utimensat,
+    AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown,
+    fgetxattr, flistxattr, fsetxattr, futimens, lgetxattr, llistxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -29,25 +29,89 @@ pub(super) fn attributes(stat: &Stat) -> Attributes {
     attributes
 }
 
-/// The extended attributes of an open file, ascending by name. A file system without them has none.
-pub(super) fn extended(file: impl AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// Bytes of names and values of one file. The kernel has no limit of its own for the sum; an entry has.
+const EXTENDED_LIMIT: usize = 1 << 20;
+
+/// Extended attributes, ascending by name, and why some of them are missing.
+#[derive(Debug, Default)]
+pub(super) struct Extended {
+    pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) failure: Option<io::Error>,
+}
+
+/// The extended attributes of the file `name`, without opening it where that can be avoided.
+#[cfg(target_os = "linux")]
+pub(super) fn extended(directory: &Directory, name: &[u8]) -> Extended {
+    use std::os::fd::AsRawFd;
+
+    let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    let path = path.as_slice();
+    match read_list(|buffer| llistxattr(path, buffer)) {
+        // There is no /proc, or no such file: opening it tells.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => extended_by_opening(directory, name),
+        names => read_values(names, |name, buffer| lgetxattr(path, name, buffer)),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn extended(directory: &Directory, name: &[u8]) -> Extended {
+    extended_by_opening(directory, name)
+}
+
+fn extended_by_opening(directory: &Directory, name: &[u8]) -> Extended {
+    match directory.open_file(name, OFlags::RDONLY) {
+        Ok(file) => extended_of(file),
+        Err(error) => Extended { failure: Some(error), ..Extended::default() },
+    }
+}
+
+/// The extended attributes of an open file or directory.
+pub(super) fn extended_of(file: impl AsFd) -> Extended {
     let file = file.as_fd();
-    let names = match sized(|| flistxattr_query(file), |buffer| flistxattr(file, buffer)) {
-        Ok(names) => names,
-        Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut all = Vec::new();
+    let names = read_list(|buffer| flistxattr(file, buffer));
+    read_values(names, |name, buffer| fgetxattr(file, name, buffer))
+}
+
+/// A file system without extended attributes has none.
+fn read_list(list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    match sized(list) {
+        Err(Errno::NOTSUP | Errno::NOSYS) => Ok(Vec::new()),
+        outcome => outcome,
+    }
+}
+
+fn read_values(
+    names: rustix::io::Result<Vec<u8>>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> Extended {
+    let mut all = Extended::default();
+    let mut room = EXTENDED_LIMIT;
+    let names = names.unwrap_or_else(|error| {
+        all.failure = Some(lost("they", error));
+        Vec::new()
+    });
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match sized(|| fgetxattr_query(file, name), |buffer| fgetxattr(file, name, buffer)) {
-            Ok(value) => all.push((name.to_vec(), value)),
-            // Removed meanwhile, or not for this process.
-            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => {}
-            Err(error) => return Err(error.into()),
+        match sized(|buffer| get(name, buffer)) {
+            Ok(value) => match room.checked_sub(name.len() + value.len()) {
+                Some(left) => {
+                    room = left;
+                    all.attributes.push((name.to_vec(), value));
+                }
+                None => all.failure = Some(lost(&String::from_utf8_lossy(name), Errno::TOOBIG)),
+            },
+            // Removed meanwhile.
+            Err(Errno::NODATA) => {}
+            Err(error) => all.failure = Some(lost(&String::from_utf8_lossy(name), error)),
         }
     }
-    all.sort();
-    Ok(all)
+    all.attributes.sort();
+    all
+}
+
+fn lost(what: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("extended attributes: {what} cannot be read: {error}"))
 }
 
 /// What a sink restores beside content.
@@ -66,7 +130,7 @@ pub(super) fn apply(file: impl AsFd, attributes: &Attributes, restored: Restored
     if restored.ownership && !is_owner_restored {
         let (uid, gid) = owner(attributes);
         match fchown(file, uid, gid) {
-            Ok(()) => is_owner_restored = true,
+            Ok(()) => is_owner_restored = uid.is_some() && gid.is_some(),
             Err(error) => failures.push(failure("ownership", error)),
         }
     }
@@ -105,7 +169,7 @@ pub(super) fn apply_at(
     if restored.ownership && !is_owner_restored {
         let (uid, gid) = owner(attributes);
         match chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) => is_owner_restored = true,
+            Ok(()) => is_owner_restored = uid.is_some() && gid.is_some(),
             Err(error) => failures.push(failure("ownership", error)),
         }
     }
@@ -127,7 +191,7 @@ pub(super) fn apply_at(
 fn change_mode(directory: &Directory, name: &[u8], mode: Mode) -> rustix::io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    use rustix::fs::{OFlags, chmod, openat};
+    use rustix::fs::{chmod, openat};
     // Linux has learnt to change a mode without following links only lately; a descriptor that names
     // the file without opening it does the same.
     let file = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -144,8 +208,9 @@ fn failure(what: &str, error: Errno) -> io::Error {
     io::Error::new(error.kind(), format!("{what} cannot be restored: {error}"))
 }
 
+/// Whether it belongs to whom the backup says, both of whom must be known: see [`SET_ID`].
 fn is_owner(stat: &Stat, attributes: &Attributes) -> bool {
-    attributes.uid.is_none_or(|uid| uid == stat.st_uid) && attributes.gid.is_none_or(|gid| gid == stat.st_gid)
+    attributes.uid == Some(stat.st_uid) && attributes.gid == Some(stat.st_gid)
 }
 
 /// The owner to set. The highest number means "leave as it is" to the system and is no owner.
@@ -177,25 +242,18 @@ fn converted<T>(field: impl TryInto<T>) -> Option<T> {
     field.try_into().ok()
 }
 
-/// Reads a value whose size must be asked for before, and may grow meanwhile.
-fn sized(
-    query: impl Fn() -> rustix::io::Result<usize>,
-    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-) -> rustix::io::Result<Vec<u8>> {
-    /// The kernel's own limit of names and values is 64 KiB; other systems allow more.
-    const LARGEST: usize = 16 << 20;
+/// Reads a list or value of unknown size: most fit the first buffer, so that one call tells all.
+fn sized(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut size = 256;
     loop {
-        let size = retry(&query)?;
-        if size > LARGEST {
-            return Err(Errno::TOOBIG);
-        }
         let mut buffer = vec![0; size];
         match retry(|| read(&mut buffer)) {
             Ok(read) => {
                 buffer.truncate(read);
                 return Ok(buffer);
             }
-            Err(Errno::RANGE) => {}
+            Err(Errno::RANGE) if size < EXTENDED_LIMIT => size *= 4,
+            Err(Errno::RANGE) => return Err(Errno::TOOBIG),
             Err(error) => return Err(error),
         }
     }

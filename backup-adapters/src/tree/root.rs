@@ -49,10 +49,22 @@ impl Root {
             let base = Directory::open(path).map_err(unreadable)?;
             return Ok(Self { path: None, base: Arc::new(base), name: Vec::new() });
         };
-        let base = Directory::open(parent(path)).map_err(unreadable)?;
-        let name = entry.file_name().to_vec();
+        let place = place(path).map_err(unreadable)?;
+        let name = place.file_name().map_or_else(|| b".".to_vec(), |name| name.as_bytes().to_vec());
+        let base = Directory::open(parent(&place)).map_err(unreadable)?;
         base.stat(&name).map_err(unreadable)?;
         Ok(Self { path: Some(entry), base: Arc::new(base), name })
+    }
+}
+
+/// Where a root stands: `link/` and `link/.` are what the link leads to, as they are for other programs.
+fn place(path: &Path) -> io::Result<PathBuf> {
+    let bytes = path.as_os_str().as_bytes();
+    let plain: PathBuf = path.components().collect();
+    if (bytes.ends_with(b"/") || bytes.ends_with(b"/.")) && plain.is_symlink() {
+        plain.canonicalize()
+    } else {
+        Ok(plain)
     }
 }
 
@@ -109,6 +121,23 @@ mod tests {
         }
         for bad in ["", "..", "a/../b", "/.."] {
             assert!(entry_path(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_with_a_slash_is_what_it_leads_to() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(base.path().join("real/dir")).unwrap();
+        std::os::unix::fs::symlink("real/dir", base.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/", base.path().join("top")).unwrap();
+        let open = |name: &str| Root::open(&base.path().join(name)).unwrap();
+        for (name, stands) in [("link", "link"), ("link/", "dir"), ("link/.", "dir"), ("real/", "real"), ("top/", ".")]
+        {
+            let root = open(name);
+            assert_eq!(root.name, stands.as_bytes(), "{name}");
+            let entry = root.path.unwrap();
+            assert_eq!(entry.file_name(), name.trim_end_matches(['/', '.']).as_bytes(), "{name}");
+            assert!(root.base.child(&root.name).is_ok() || name == "link", "{name}");
         }
     }
 

@@ -19,6 +19,12 @@ use crate::sparse;
 /// Begins the names of files whose content is not complete.
 const TEMPORARY: &str = ".restore-";
 
+/// Directories that stay open: entries that are restored together mostly stand in few of them.
+const OPEN_DIRECTORIES: usize = 64;
+
+/// Contents up to this size are written before it shows that their name is taken.
+const WRITTEN_FIRST: u64 = 1 << 20;
+
 /// Problems that are kept for [`TreeSink::complete`]; a target that refuses every attribute of a
 /// million files would fill memory with them.
 const PROBLEMS_KEPT: usize = 10_000;
@@ -47,7 +53,8 @@ pub struct SinkOptions {
     pub devices: bool,
     /// Restore extended attributes. Default: yes.
     pub extended_attributes: bool,
-    /// Make everything durable before it is reported as restored. Default: no.
+    /// Make everything durable before it is reported as restored. Default: no; only a file that may replace
+    /// another is made durable before it does.
     pub sync: bool,
 }
 
@@ -106,16 +113,17 @@ impl SinkOptions {
 /// Nothing outside it is written, whatever paths and links the backup has and whatever links exist
 /// in the target: every component is opened from its parent without following links.
 ///
-/// A file has a temporary name (`.restore-...`) until its content and attributes are complete; blocks of 4 KiB
+/// A file has no name, or a temporary one (`.restore-...`), until its content and attributes are complete; blocks of 4 KiB
 /// that hold nothing but zeros become holes.
 /// Directories that no entry describes are made for their owner only. Set-uid and set-gid are given
 /// only to files whose owner was restored. Attributes that cannot be restored do not undo the file:
 /// they are reported by [`TreeSink::complete`] (the first ten thousand of them).
 pub struct FileTreeSink {
-    target: Directory,
+    target: Arc<Directory>,
     options: SinkOptions,
     unfinished: Mutex<HashMap<EntryPath, Arc<NewFile>>>,
     directories: Mutex<BTreeMap<EntryPath, Attributes>>,
+    open: Mutex<HashMap<EntryPath, Arc<Directory>>>,
     problems: Mutex<Vec<(EntryPath, io::Error)>>,
 }
 
@@ -131,20 +139,38 @@ impl FileTreeSink {
             .and_then(|()| Directory::open(path))
             .map_err(|error| Error::Sink { name: path.display().to_string(), source: error })?;
         Ok(Self {
-            target,
+            target: Arc::new(target),
             options,
             unfinished: Mutex::default(),
             directories: Mutex::default(),
+            open: Mutex::default(),
             problems: Mutex::default(),
         })
     }
 
     /// The directory of an entry; missing ones are made.
-    fn parent(&self, path: &EntryPath) -> io::Result<Directory> {
+    fn parent(&self, path: &EntryPath) -> io::Result<Arc<Directory>> {
+        let Some(parent) = path.parent() else { return Ok(Arc::clone(&self.target)) };
+        if let Some(directory) = lock(&self.open).get(&parent) {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = match self.target.below(parent.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(&parent)?,
+            outcome => outcome?,
+        };
+        let directory = Arc::new(directory);
+        let mut open = lock(&self.open);
+        if open.len() >= OPEN_DIRECTORIES {
+            open.clear();
+        }
+        open.insert(parent, Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// Makes what is missing of a directory and of those above it.
+    fn make_all(&self, path: &EntryPath) -> io::Result<Directory> {
         let mut directory = self.target.duplicate()?;
-        let mut components = path.components();
-        components.next_back();
-        for component in components {
+        for component in path.components() {
             directory = match directory.child(component) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match directory.make(component) {
@@ -160,8 +186,8 @@ impl FileTreeSink {
     }
 
     /// An existing directory of the target.
-    fn existing(&self, path: &EntryPath) -> io::Result<Directory> {
-        path.components().try_fold(self.target.duplicate()?, |directory, component| directory.child(component))
+    fn existing(&self, path: &EntryPath) -> io::Result<Arc<Directory>> {
+        self.target.below(path.as_bytes()).map(Arc::new)
     }
 
     /// Fails where what exists under the entry's name may not be replaced.
@@ -193,9 +219,15 @@ impl FileTreeSink {
         Ok(())
     }
 
-    fn create_file(&self, parent: Directory, entry: &Entry) -> io::Result<Box<dyn BlockSink>> {
-        self.check_replaceable(&parent, &entry.path)?;
-        let new = Arc::new(NewFile::create(parent, TEMPORARY)?);
+    fn create_file(&self, parent: Arc<Directory>, entry: &Entry) -> io::Result<Box<dyn BlockSink>> {
+        if entry.size() > WRITTEN_FIRST {
+            self.check_replaceable(&parent, &entry.path)?;
+        }
+        let new = match self.options.overwrite {
+            OverwritePolicy::Refuse => NewFile::create_unnamed(parent, TEMPORARY),
+            OverwritePolicy::Overwrite => NewFile::create(parent, TEMPORARY),
+        };
+        let new = Arc::new(new?);
         lock(&self.unfinished).insert(entry.path.clone(), Arc::clone(&new));
         Ok(Box::new(FileContentSink(new)))
     }
@@ -256,7 +288,7 @@ impl FileTreeSink {
         let name = earlier.file_name();
         let directory = match earlier.parent() {
             Some(path) => self.existing(&path)?,
-            None => self.target.duplicate()?,
+            None => Arc::clone(&self.target),
         };
         let link = |new: &[u8]| Ok(retry(|| linkat(&directory, name, parent, new, AtFlags::empty()))?);
         self.place(parent, &entry.path, link, |_| ())
@@ -311,12 +343,12 @@ impl TreeSink for FileTreeSink {
         let new = lock(&self.unfinished).remove(&entry.path);
         let new = new.and_then(|new| Arc::try_unwrap(new).ok());
         let new = new.ok_or_else(|| io::Error::other("this entry was not begun here, or is still being written"))?;
-        new.file().set_len(entry.size())?;
         self.report(&entry.path, apply(new.file(), &entry.attributes, self.restored()));
-        if self.options.sync {
+        // What replaces a good file must be as safe as that was.
+        if self.options.sync || self.options.overwrite == OverwritePolicy::Overwrite {
             new.file().sync_all()?;
         }
-        let directory = new.directory().duplicate()?;
+        let directory = Arc::clone(new.directory());
         match self.options.overwrite {
             OverwritePolicy::Refuse => {
                 new.publish_new(&directory, entry.path.file_name()).map_err(|error| match error.kind() {

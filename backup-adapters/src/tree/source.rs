@@ -12,7 +12,7 @@ use backup_core::source::{OpenContent, TreeNode, TreeProblem, TreeSource};
 use rustix::fs::{FileType, OFlags, Stat, major, minor, readlinkat};
 
 use super::file::{SeenFile, open_below};
-use super::metadata;
+use super::metadata::{self, Extended};
 use super::root::{Root, replaced};
 use super::selection::{CACHE_TAG, Selection, SourceOptions};
 use crate::directory::{Directory, file_type, identity, number};
@@ -34,6 +34,8 @@ pub struct FileTreeSource {
     device: u64,
     levels: Vec<Level>,
     links: HashMap<(u64, u64), Link>,
+    /// What the last node lacks.
+    problem: Option<TreeProblem>,
 }
 
 /// A directory whose contents are being walked.
@@ -51,6 +53,8 @@ struct Level {
 /// A file with several names.
 struct Link {
     first: EntryPath,
+    /// Its size and time of modification when it was met: another file may get the number of one that was removed.
+    state: (u64, i64, u64),
     /// Names not met yet.
     left: u64,
 }
@@ -71,6 +75,7 @@ impl FileTreeSource {
             device: 0,
             levels: Vec::new(),
             links: HashMap::new(),
+            problem: None,
         })
     }
 
@@ -109,7 +114,7 @@ impl FileTreeSource {
 
     fn node(
         &mut self,
-        parent: &Directory,
+        parent: &Arc<Directory>,
         path: EntryPath,
         components: Vec<Vec<u8>>,
         stat: &Stat,
@@ -121,7 +126,7 @@ impl FileTreeSource {
             FileType::Directory => {
                 let directory = parent.child(name)?;
                 if self.selection.options.extended_attributes {
-                    attributes.extended = metadata::extended(&directory)?;
+                    attributes.extended = self.kept(&path, metadata::extended_of(&directory));
                 }
                 // What was opened is what was seen: nobody exchanged it in between.
                 if identity(&directory.stat_self()?) != identity(stat) {
@@ -134,7 +139,7 @@ impl FileTreeSource {
             }
             FileType::RegularFile => {
                 if self.selection.options.extended_attributes {
-                    attributes.extended = metadata::extended(parent.open_file(name, OFlags::RDONLY)?)?;
+                    attributes.extended = self.kept(&path, metadata::extended(parent, name));
                 }
                 EntryKind::File
             }
@@ -155,9 +160,11 @@ impl FileTreeSource {
                 _ => u64::try_from(stat.st_size).map_err(|_| io::Error::other("its size is negative"))?,
             };
             node.hard_link = self.earlier_name(stat, &node);
+            // A later name waits until the first was read, and with it any number of others.
+            let parent = node.hard_link.is_none().then(|| Arc::clone(parent));
             node.content = self.base.clone().map(|base| -> Box<dyn OpenContent> {
                 let selection = Arc::clone(&self.selection);
-                Box::new(SeenFile { base, components, identity: identity(stat), selection })
+                Box::new(SeenFile { parent, base, components, identity: identity(stat), selection })
             });
         }
         Ok(node)
@@ -205,6 +212,12 @@ impl FileTreeSource {
         Ok(directory)
     }
 
+    /// The attributes that could be read; that others could not is a problem of its own.
+    fn kept(&mut self, path: &EntryPath, extended: Extended) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.problem = extended.failure.map(|error| TreeProblem::new(path.to_string(), error));
+        extended.attributes
+    }
+
     /// The path under which a file with several names was met before.
     fn earlier_name(&mut self, stat: &Stat, node: &TreeNode) -> Option<EntryPath> {
         let names = number(stat.st_nlink);
@@ -212,8 +225,9 @@ impl FileTreeSource {
             return None;
         }
         let key = identity(stat);
-        let Some(link) = self.links.get_mut(&key) else {
-            self.links.insert(key, Link { first: node.path.clone(), left: names - 1 });
+        let state = (number(stat.st_size), stat.st_mtime, number(stat.st_mtime_nsec));
+        let Some(link) = self.links.get_mut(&key).filter(|link| link.state == state) else {
+            self.links.insert(key, Link { first: node.path.clone(), state, left: names - 1 });
             return None;
         };
         link.left = link.left.saturating_sub(1);
@@ -227,6 +241,9 @@ impl FileTreeSource {
 
 impl TreeSource for FileTreeSource {
     fn next_node(&mut self) -> Option<std::result::Result<TreeNode, TreeProblem>> {
+        if let Some(problem) = self.problem.take() {
+            return Some(Err(problem));
+        }
         loop {
             let Some(level) = self.levels.last_mut() else {
                 let root = self.roots.next()?;

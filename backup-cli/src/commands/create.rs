@@ -23,6 +23,9 @@ use crate::selection::{ChangeMap, entry_path};
 pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Failure> {
     // Everything that can be wrong with the arguments is found before anybody is asked for a password
     // and before a session begins.
+    if arguments.stdin.is_some() && context.global.password_fd == Some(0) {
+        return Err(Failure::usage("--stdin and --password-fd 0 cannot both take standard input"));
+    }
     let images = images(arguments)?;
     let files = match arguments.paths.as_slice() {
         [] => None,

@@ -114,7 +114,8 @@ impl Restoration<'_> {
 
     fn to_directory(&self, paths: &[EntryPath], target: &Path) -> Result<Done, Failure> {
         let selection = if paths.is_empty() { Selection::all() } else { Selection::within(paths.to_vec()) };
-        let sink = FileTreeSink::new(target, SinkOptions::default().with_overwrite(self.policy()))?;
+        let options = SinkOptions::default().with_overwrite(self.policy()).with_sync(self.arguments.sync);
+        let sink = FileTreeSink::new(target, options)?;
         let report = self.repository.restore_tree(self.backup, &selection, &sink, &self.control)?;
         Ok(Done { bytes: report.bytes, entries: report.entries, report: Some(report) })
     }
@@ -128,7 +129,7 @@ impl Restoration<'_> {
             let mut out = OpenOptions::new().write(true).open(target).map_err(failed)?;
             return Ok(Done::one(self.stream(entry, &mut out).map_err(renamed)?));
         }
-        let sink = FileSink::create(target, self.policy()).map_err(failed)?;
+        let sink = FileSink::create(target, self.policy()).map_err(failed)?.with_sync(self.arguments.sync);
         if self.arguments.range.is_some() {
             let bytes = self.stream(entry, &mut Sequential { sink: &sink, offset: 0 }).map_err(renamed)?;
             sink.finish(bytes).map_err(failed)?;

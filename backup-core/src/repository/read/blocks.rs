@@ -32,6 +32,7 @@ impl Repository {
         let inner = &*self.inner;
         let index = inner.index(control)?;
         let failed = |source| Error::Sink { name: entry.path.to_string(), source };
+        sink.begin(entry.size()).map_err(failed)?;
         let mut refs = Refs::new(&entry.content, 0..entry.size(), inner);
         loop {
             let mut offsets = Vec::new();

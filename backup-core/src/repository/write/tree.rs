@@ -179,7 +179,7 @@ impl<'env> Walk<'env> {
         buffer.clear();
         let mut reader = ReadAt { source: &*file, position: 0, end: length, ended_early: false };
         let result = io::Read::read_to_end(&mut reader, &mut buffer);
-        entry.inconsistent |= reader.ended_early || !file.is_unchanged().unwrap_or(false);
+        entry.inconsistent |= reader.ended_early || has_more(&*file, length) || !file.is_unchanged().unwrap_or(false);
         let stored = match result {
             Ok(_) if buffer.is_empty() => Ok(Some(Vec::new())),
             Ok(_) => self.store.store(worker, &buffer).map(|reference| Some(vec![reference])),
@@ -218,7 +218,8 @@ impl<'env> Walk<'env> {
         let cutter = Cutter::new(Arc::clone(self.gear));
         match read_stream(&mut reader, &path, cutter, jobs, queue) {
             Ok((length, digest)) => {
-                entry.inconsistent = reader.ended_early || !file.is_unchanged().unwrap_or(false);
+                let more = has_more(file, file.length());
+                entry.inconsistent = reader.ended_early || more || !file.is_unchanged().unwrap_or(false);
                 entry.digest = Some(digest);
                 self.collected.read_bytes(length);
                 let mut meeting = lock(&meeting)?;
@@ -336,6 +337,11 @@ fn is_same_file(entry: &Entry, size: u64, before: &Entry) -> bool {
         && now.changed.is_some()
         && now.changed == then.changed
         && now.inode == then.inode
+}
+
+/// Whether a file goes on behind its length: those of `/proc` announce nothing and hold something.
+fn has_more(file: &dyn FileContent, length: u64) -> bool {
+    file.read_at(length, &mut [0]).is_ok()
 }
 
 /// A file's bytes in order, up to a length, or up to where it ends by now.
