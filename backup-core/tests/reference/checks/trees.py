@@ -17,7 +17,7 @@ class Node:
     uid: int
     gid: int
     size: int
-    # Nothing for directories that no entry describes: they are made when something is put into them.
+    # Nothing where no time was kept: for streams, disk images, and directories that have no entry.
     modified: int | None
     target: bytes
     device: int
@@ -35,8 +35,8 @@ def file_digest(path: bytes) -> bytes:
     return hasher.digest()
 
 
-def read_tree(root: Path, described: set[bytes] | None = None) -> dict[bytes, Node]:
-    """Everything below a directory, by its path; `described` are the paths whose times count."""
+def read_tree(root: Path, timed: set[bytes] | None = None) -> dict[bytes, Node]:
+    """Everything below a directory, by its path; `timed` are the paths whose times count, by default all."""
     base = os.fsencode(root)
     nodes: dict[bytes, Node] = {}
     first: dict[tuple[int, int], bytes] = {}
@@ -48,16 +48,14 @@ def read_tree(root: Path, described: set[bytes] | None = None) -> dict[bytes, No
             status = os.lstat(full)
             attributes = os.listxattr(full, follow_symlinks=False)
             is_file = stat.S_ISREG(status.st_mode)
-            is_folder = stat.S_ISDIR(status.st_mode)
             identity = (status.st_dev, status.st_ino)
-            counts = described is None or path in described or not is_folder
             nodes[path] = Node(
                 file_type=stat.S_IFMT(status.st_mode),
                 mode=stat.S_IMODE(status.st_mode),
                 uid=status.st_uid,
                 gid=status.st_gid,
                 size=status.st_size if is_file else 0,
-                modified=status.st_mtime_ns if counts else None,
+                modified=status.st_mtime_ns if timed is None or path in timed else None,
                 target=os.readlink(full) if stat.S_ISLNK(status.st_mode) else b"",
                 device=status.st_rdev,
                 same_as=first.setdefault(identity, path) if is_file else path,
