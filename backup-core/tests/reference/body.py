@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .cbor import decode
 from .config import Config
-from .errors import Damaged
+from .errors import Damaged, LimitExceeded
 from .keys import BODY, Keys
 from .pages import PageReference
 from .records import Commit
@@ -57,7 +57,7 @@ def read_body(storage: Storage, config: Config, keys: Keys, commit: Commit) -> B
         height=height.unsigned(1, 8),
         entries=entries.unsigned(),
         amounts=[item.unsigned() for item in fields.required(11).tuple(8)],
-        problems=[(pair.tuple(2)[0].text(), pair.tuple(2)[1].text()) for pair in fields.required(12).array(0, 1000)],
+        problems=[(pair.tuple(2)[0].text(), pair.tuple(2)[1].text()) for pair in fields.required(12).array()],
         problem_count=fields.required(13).unsigned(),
     )
     fields.close()
@@ -69,6 +69,8 @@ def read_closure(storage: Storage, commit: Commit) -> dict[bytes, int]:
     place = f"closures/{commit.closure.hex()}"
     data = named(place, commit.closure, storage.get(place, MAXIMUM_CLOSURE))
     count = int.from_bytes(data[8:16], "little")
+    if count > 2**24:
+        raise LimitExceeded(place, "more than 2^24 packs")
     if len(data) < 16 or data[0:8] != b"BCL1\0\0\0\0" or len(data) != 16 + 40 * count:
         raise Damaged(place, "no closure, or its length does not fit its count")
     packs: dict[bytes, int] = {}

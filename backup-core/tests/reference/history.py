@@ -4,6 +4,8 @@ import heapq
 import re
 from dataclasses import dataclass, field
 
+from blake3 import blake3
+
 from .config import Config
 from .errors import Damaged, Missing, Rejected
 from .records import ABORT, COMMIT, FINAL, FORGET, REVOKE, Commit, Final, read_commit, read_final, read_record
@@ -20,7 +22,8 @@ class History:
     valid: dict[bytes, Commit] = field(default_factory=dict)
     forgotten: set[bytes] = field(default_factory=set)
     final: Final | None = None
-    # Records that do not count, and backups that are named and not there. They keep nothing from being read.
+    # Records that do not count, commits for another config, and backups that are named and not there. They keep
+    # nothing from being read.
     findings: list[Rejected] = field(default_factory=list)
 
     def index_set(self) -> list[bytes]:
@@ -31,7 +34,7 @@ class History:
         return sorted(found)
 
     def backups(self) -> list[Commit]:
-        """What is to be shown, in causal order."""
+        """What is to be shown, in causal order. Forgotten ones take part in the order."""
         return [commit for commit in self.causal_order() if commit.backup not in self.forgotten]
 
     def causal_order(self) -> list[Commit]:
@@ -66,6 +69,8 @@ def read_history(storage: Storage, config: Config) -> History:
     _read_outcomes(storage, config, history)
     _read_forgets(storage, config, history)
     for commit in history.valid.values():
+        if commit.config != blake3(config.document).digest():
+            history.findings.append(Damaged(commit.place, "it was made for another config"))
         for head in commit.heads:
             if head not in history.valid and head not in history.forgotten:
                 history.findings.append(Missing(commit.place, f"it names backup {head.hex()}, which is not there"))
@@ -100,7 +105,7 @@ def _read_outcomes(storage: Storage, config: Config, history: History) -> None:
         for data in history.final.checkpoint:
             try:
                 _, fields = read_record(place, data, config, (COMMIT,))
-                commit = read_commit(place, data, config, fields)
+                commit = read_commit(place, data, fields)
                 history.valid[commit.backup] = commit
             except Rejected as error:
                 history.findings.append(error)
@@ -116,7 +121,7 @@ def _read_outcomes(storage: Storage, config: Config, history: History) -> None:
             if label == REVOKE:
                 fields.close()
                 continue
-            commit = read_commit(place, data, config, fields)
+            commit = read_commit(place, data, fields)
             if commit.generation != generation:
                 raise Damaged(place, "a commit of another generation")
             history.valid[commit.backup] = commit

@@ -83,8 +83,6 @@ class Pack:
 
     def chunk(self, keys: Keys, identifier: bytes, location: Location) -> bytes:
         """The plaintext, compared with the whole id."""
-        if self.object.type != (META_PACK if location.kind == PAGE else DATA_PACK):
-            raise Damaged(self.place, f"a chunk of kind {location.kind} in a pack of type {self.object.type}")
         payload = self.object.read(location.offset, location.stored)
         plaintext = payload if location.codec == _RAW else _decompress(self.place, payload, location.raw)
         if keys.chunk_id(location.kind, plaintext) != identifier:

@@ -48,11 +48,12 @@ class Commit:
     closure: bytes
     closure_packs: int
     closure_bytes: int
+    config: bytes
     heads: list[bytes]
     time: tuple[int, int]
 
 
-def read_commit(place: str, data: bytes, config: Config, fields: Fields) -> Commit:
+def read_commit(place: str, data: bytes, fields: Fields) -> Commit:
     commit = Commit(
         place=place,
         backup=blake3(data).digest(),
@@ -63,13 +64,11 @@ def read_commit(place: str, data: bytes, config: Config, fields: Fields) -> Comm
         closure=fields.required(6).identifier(),
         closure_packs=fields.required(7).unsigned(),
         closure_bytes=fields.required(8).unsigned(),
+        config=fields.required(9).identifier(),
         heads=[item.identifier() for item in fields.required(10).array()],
         time=fields.time(11),
     )
-    config_hash = fields.required(9).identifier()
     fields.close()
-    if config_hash != blake3(config.document).digest():
-        raise Damaged(place, "a commit for another config")
     return commit
 
 

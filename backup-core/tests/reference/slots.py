@@ -16,6 +16,7 @@ _MAGIC = b"\x89BKEY\r\n\x1a"
 _LENGTH = 256
 _PASSWORD, _RECOVERY_KEY = 1, 2
 _SLOTS_TRIED = 8
+_SLOTS_READ = 64
 
 # Of the Argon2 library.
 _DEFAULT_FLAGS = 0
@@ -95,7 +96,7 @@ def _check_costs(slot: _Slot, allowed: int) -> None:
     if slot.passes > 16 or slot.lanes > 16 or slot.memory * KIB * slot.passes > 4 * GIB:
         raise LimitExceeded(slot.key, f"Argon2id with {slot.memory} KiB, {slot.passes} passes, {slot.lanes} lanes")
     if slot.passes < 1 or slot.lanes < 1 or slot.memory < 8 * slot.lanes:
-        raise Damaged(slot.key, "parameters that Argon2id does not have")
+        raise Damaged(slot.key, "parameters that Argon2 does not allow")
 
 
 def _argon2id(slot: _Slot, password: bytes, secret: bytes) -> bytes:
@@ -157,6 +158,11 @@ def _unwrap(slot: _Slot, credential: Credential, repository: bytes) -> bytes | N
         raise Damaged(slot.key, "the wrapped key is not authentic") from None
 
 
+def _is_slot_key(key: str) -> bool:
+    identifier = key.removeprefix("keys/")
+    return len(identifier) == 32 and all(character in "0123456789abcdef" for character in identifier)
+
+
 def open_slot(storage: Storage, repository: bytes, credential: Credential) -> bytes:
     """Step 2 of "Reading a backup": the first slot that opens. Others do not matter, damaged ones included."""
     if isinstance(credential, Password) and not credential.password:
@@ -164,9 +170,7 @@ def open_slot(storage: Storage, repository: bytes, credential: Credential) -> by
     wanted = _PASSWORD if isinstance(credential, Password) else _RECOVERY_KEY
     refused: list[str] = []
     errors: list[Rejected] = []
-    for key in storage.list("keys/"):
-        if not is_slot_key(key):
-            continue
+    for key in [key for key in storage.list("keys/") if _is_slot_key(key)][:_SLOTS_READ]:
         try:
             slot = _read(storage, key, repository)
             if slot.derivation != wanted:
@@ -187,11 +191,6 @@ def open_slot(storage: Storage, repository: bytes, credential: Credential) -> by
     if errors:
         raise errors[0]
     raise Missing("keys/", "there is no key slot for this kind of credential")
-
-
-def is_slot_key(key: str) -> bool:
-    identifier = key.removeprefix("keys/")
-    return len(identifier) == 32 and all(character in "0123456789abcdef" for character in identifier)
 
 
 _CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"

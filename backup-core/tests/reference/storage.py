@@ -17,7 +17,7 @@ MAXIMUM_KEYRING = 64 * KIB
 MAXIMUM_OUTCOME = 64 * KIB
 MAXIMUM_FORGET = 64 * KIB
 MAXIMUM_BODY = 16 * MIB
-MAXIMUM_CLOSURE = 64 + 40 * 2**24
+MAXIMUM_CLOSURE = 16 + 40 * 2**24
 MAXIMUM_COLLECTION_RECORD = GIB
 MAXIMUM_INDEX = 256 * MIB
 MAXIMUM_PACK = 256 * MIB
@@ -42,12 +42,12 @@ class Storage:
         except FileNotFoundError:
             return
         for item in found:
-            # What is no component belongs to the storage and is no object.
+            # What is no component belongs to the storage and is no object; links are none either.
             if not _COMPONENT.match(item.name):
                 continue
-            if item.is_dir():
+            if item.is_dir(follow_symlinks=False):
                 yield from self._walk(f"{prefix}{item.name}/")
-            elif item.is_file() and len(prefix) + len(item.name) <= 200:
+            elif item.is_file(follow_symlinks=False) and len(prefix) + len(item.name) <= 200:
                 yield prefix + item.name
 
     def size(self, key: str) -> int:

@@ -2,14 +2,17 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .. import cbor
 from ..ed25519 import public_key, usable_point, verify
 from ..errors import Damaged, Rejected, UnusableCredential
+from ..keys import key_iv_commitment
 from ..sealed import open_bytes
 from ..slots import Credential, Password, open_slot, parse_recovery_key
 from ..storage import GIB, Storage
@@ -91,6 +94,40 @@ def check_objects() -> None:
             assert rejected(open_bytes, "object", broken, *arguments), vector["case"]
 
 
+def resealed(data: bytes, base: bytes, plaintext: Callable[[bytes], bytes]) -> bytes:
+    """An object of one frame with another plaintext, by somebody who has the key."""
+    header = data[:96] + bytes(32)
+    key, iv, _ = key_iv_commitment(header[64:96], base, b"backup/v1/object", header)
+    nonce = iv[:3] + bytes([iv[3] ^ 1]) + iv[4:]
+    cipher = AESGCM(key)
+    return data[:128] + cipher.encrypt(nonce, plaintext(cipher.decrypt(nonce, data[128:], None)), None)
+
+
+def check_padding() -> None:
+    """What is authentic and wrong nevertheless: padding that is not zero, a body that is longer than its frames."""
+    checked = 0
+    for vector in load("objects.json"):
+        one_frame = vector["object"] is not None and len(vector["object"]) == 2 * (128 + 4096 + 16)
+        if not one_frame or vector["body_length"] == 4096 - 8:
+            continue
+        data, base = bytes.fromhex(vector["object"]), bytes.fromhex(vector["type_key"])
+        arguments = (
+            bytes.fromhex(vector["repository"]),
+            vector["type"],
+            lambda _type, _generation, base=base: base,
+            GIB,
+        )
+        assert open_bytes("object", resealed(data, base, lambda plaintext: plaintext), *arguments) is not None
+        for change in (
+            lambda plaintext: plaintext[:-1] + b"\1",
+            lambda plaintext: (4096 - 7).to_bytes(8, "little") + plaintext[8:],
+            lambda plaintext: b"\xff" * 8 + plaintext[8:],
+        ):
+            assert rejected(open_bytes, "object", resealed(data, base, change), *arguments), vector["case"]
+        checked += 1
+    assert checked, "no object of one frame"
+
+
 def check_records() -> None:
     signed = load("records.json")["signature"]
     key, signature = bytes.fromhex(signed["verifying_key"]), bytes.fromhex(signed["signature"])
@@ -145,7 +182,7 @@ def check_profile() -> None:
 
 
 def main() -> None:
-    for check in (check_slots, check_recovery_keys, check_objects, check_records, check_profile):
+    for check in (check_slots, check_recovery_keys, check_objects, check_padding, check_records, check_profile):
         check()
     print("vectors of key slots, sealed objects and records read; what is beside them refused")
 
