@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .cbor import U32
 from .entries import BLOCK_DEVICE, CHARACTER_DEVICE, DIRECTORY, FIFO, SYMLINK, Entry, content
 from .errors import Damaged, Rejected, shown
 from .packs import Chunks
 from .pages import Hole
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -123,22 +125,25 @@ class Target:
             os.link(source_name, name, src_dir_fd=source_parent, dst_dir_fd=parent, follow_symlinks=False)
 
     def _set_attributes(self, entry: Entry) -> None:
-        """Owners before the mode: a change of owner clears its upper bits. The time comes last."""
+        """In the order of step 9. What cannot be set does not keep the rest from being set."""
         with self._parent(entry.place, entry.path) as (parent, name):
-            if os.geteuid() == 0 and (entry.uid is not None or entry.gid is not None):
-                uid = -1 if entry.uid is None else entry.uid
-                gid = -1 if entry.gid is None else entry.gid
-                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            if os.geteuid() == 0:
+                with self._reported(entry):
+                    os.chown(name, _owner(entry.uid), _owner(entry.gid), dir_fd=parent, follow_symlinks=False)
             path = b"/proc/self/fd/%d/%s" % (parent, name)
             for attribute, value in entry.extended:
-                try:
+                with self._reported(entry):
                     os.setxattr(path, attribute, value, follow_symlinks=False)
-                except OSError as error:
-                    self.problems.append(f"{entry.place}: attribute {shown(attribute)}: {error.strerror}")
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if entry.mode is not None and entry.kind != SYMLINK:
-                os.chmod(name, entry.mode, dir_fd=parent)
+                owned = entry.uid in (None, status.st_uid) and entry.gid in (None, status.st_gid)
+                os.chmod(name, entry.mode if owned else entry.mode & ~_SET_ID, dir_fd=parent)
             if entry.modified is not None:
                 seconds, nanoseconds = entry.modified
-                accessed = os.stat(name, dir_fd=parent, follow_symlinks=False).st_atime_ns
-                modified = seconds * 10**9 + nanoseconds
-                os.utime(name, ns=(accessed, modified), dir_fd=parent, follow_symlinks=False)
+                times = (status.st_atime_ns, seconds * 10**9 + nanoseconds)
+                os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+
+def _owner(number: int | None) -> int:
+    """-1 leaves an owner as it is, and so does the highest number, which belongs to nobody."""
+    return -1 if number is None or number == U32 else number
