@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ def found_by(operation: str, directory: Path) -> list[Rejected]:
     return refused + findings if refused or operation == "list" else []
 
 
+def check_swapped() -> int:
+    """Objects that are genuine and stand under the name of another, which only their hash tells."""
+    swapped = 0
+    for folder in ("bodies", "closures", "index", "packs"):
+        objects = sorted(path for path in (GOLDEN / folder).rglob("*") if path.is_file())
+        for one, other in permutations(objects, 2):
+            with tempfile.TemporaryDirectory() as place:
+                repository = Path(place) / "repository"
+                shutil.copytree(GOLDEN, repository)
+                key = one.relative_to(GOLDEN).as_posix()
+                (repository / key).write_bytes(other.read_bytes())
+                findings = found_by("verify", repository)
+            assert any(finding.place == key and finding.kind == "damaged" for finding in findings), (
+                f"{key} with the bytes of {other.name}: {[str(finding) for finding in findings]}"
+            )
+            swapped += 1
+    return swapped
+
+
 def main() -> None:
     for operation in ("open", "list", "restore", "verify"):
         findings = found_by(operation, GOLDEN)
@@ -82,7 +102,8 @@ def main() -> None:
             f"{path.name}: {state['rule']}: {wanted} {state['object']} expected, "
             f"found {[f'{finding.kind} {finding}' for finding in findings]}"
         )
-    print(f"{len(states)} hostile states refused, each with its object named")
+    swapped = check_swapped()
+    print(f"{len(states)} hostile states and {swapped} swapped objects refused, each with its object named")
 
 
 if __name__ == "__main__":
