@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import zstandard
-from blake3 import blake3
 
 from .config import Config
 from .errors import Damaged, Missing, Rejected
@@ -218,9 +217,7 @@ def check_pack(storage: Storage, config: Config, keys: Keys, name: bytes, size: 
     place = pack_key(name)
     if storage.size(place) != size:
         raise Damaged(place, f"{storage.size(place)} bytes where {size} are expected")
-    data = storage.get(place, MAXIMUM_PACK)
-    if blake3(data).digest() != name:
-        raise Damaged(place, "its bytes do not have the hash that is its name")
+    named(place, name, storage.get(place, MAXIMUM_PACK))
     pack = Pack(storage, config, keys, name)
     pack.object.whole(MAXIMUM_PACK)
     for identifier, location in pack.directory():
