@@ -13,6 +13,8 @@ lint:
 # The tests come last, so that what they say stands at the end.
 test: lint
 	sh scripts/vectors.sh
+	cargo build --release -p backup-cli
+	BACKUP_BINARY="$${CARGO_TARGET_DIR:-target}/release/backup" sh scripts/reference.sh
 	cargo run --release --example quickstart
 	cargo run --release --example dump
 	cargo test --workspace --all-features

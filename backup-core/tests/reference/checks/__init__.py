@@ -1,0 +1,1 @@
+"""What is checked with the reference reader: `sh scripts/reference.sh`."""
