@@ -50,7 +50,12 @@ pub fn redacted(url: &str) -> String {
     }
 }
 
-fn local_path(url: &str) -> Result<PathBuf> {
+/// The path that `url` names on this machine: a plain path, or that of a `file:` address.
+///
+/// # Errors
+///
+/// As [`open_url`], for addresses.
+pub fn local_path(url: &str) -> Result<PathBuf> {
     let Some((scheme, rest)) = split_scheme(url) else {
         if url.is_empty() {
             return Err(Error::InvalidArgument { what: "storage address".into(), reason: "it is empty".into() });

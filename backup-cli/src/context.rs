@@ -1,11 +1,11 @@
 //! What every command needs: the repository it was pointed at, and how to run operations on it.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_adapters::tree::SourceOptions;
-use backup_adapters::url::redacted;
+use backup_adapters::url::{local_path, redacted};
 use backup_adapters::{LocalStorage, OsClock, create_url, open_url};
 use backup_core::Error;
 use backup_core::entropy::OsEntropy;
@@ -78,6 +78,15 @@ impl<'a> Context<'a> {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         Control::default().with_threads(threads).with_observer(progress.observer()).with_cancel(self.cancel.clone())
+    }
+
+    /// Where the repository is on this machine; `None` where it is not, or no address was given.
+    pub(crate) fn local_path(&self) -> Option<PathBuf> {
+        let url = self.url().ok()?;
+        match url.to_str() {
+            Some(url) => local_path(url).ok(),
+            None => Some(url.into()),
+        }
     }
 
     fn url(&self) -> Result<&OsStr, Failure> {

@@ -15,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::arguments::{Global, NewPassword};
 use crate::exit::Failure;
 use crate::input::{read_limited, read_small};
+use crate::interrupt;
 use crate::output::Output;
 
 /// The longest password, and the largest recovery key file.
@@ -197,6 +198,7 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
+    let _waiting = interrupt::while_running(child.id());
     let bytes = match child.stdout.take() {
         Some(stdout) => read_limited(stdout, PASSWORD_LIMIT),
         None => Err(io::Error::other("it has no output")),
@@ -215,6 +217,7 @@ fn prompt(new: bool) -> Result<Password, Failure> {
         return Err(Failure::usage(format!("{which} given, and no terminal to ask for one")));
     }
     let ask = |prompt: &str| {
+        let _waiting = interrupt::while_typing();
         rpassword::prompt_password(prompt).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => Failure::Engine(backup_core::Error::Cancelled),
             _ => Failure::io("cannot ask for the password", error),

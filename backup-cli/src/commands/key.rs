@@ -92,21 +92,29 @@ fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(),
     let file =
         to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
     let file = file.transpose()?;
-    let (slot, key) = repository.add_recovery_key(label)?;
-    let shown = key.to_text()?;
-    match file {
-        Some((path, mut file)) => {
-            let written =
-                file.write_all(shown.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
-            if let Err(error) = written {
-                repository.remove_slot(&slot)?;
-                return Err(cannot_write(path, error));
-            }
-            show_slot(context, "added", &slot)
-        }
+    let added = repository.add_recovery_key(label).and_then(|(slot, key)| Ok((slot, key.to_text()?)));
+    let (slot, shown) = added.inspect_err(|_| forget_file(to))?;
+    let written = match file {
+        Some((path, mut file)) => file
+            .write_all(shown.as_bytes())
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| cannot_write(path, error)),
         None if context.output.is_json() => context.output.json(&json!({"slot": slot, "recovery_key": shown.as_str()})),
         None => context.output.text(|out| writeln!(out, "{}", shown.as_str())),
+    };
+    if let Err(failure) = written {
+        forget_file(to);
+        repository.remove_slot(&slot)?;
+        return Err(failure);
     }
+    if to.is_some() { show_slot(context, "added", &slot) } else { Ok(()) }
+}
+
+/// A file that was made for a recovery key that does not exist keeps the next attempt from making its own.
+fn forget_file(path: Option<&Path>) {
+    // Where it cannot be removed, the next attempt says that it exists.
+    drop(path.map(std::fs::remove_file));
 }
 
 fn new_private_file(path: &Path) -> std::io::Result<std::fs::File> {

@@ -29,6 +29,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
     if arguments.range.is_some() && paths.len() != 1 {
         return Err(Failure::usage("--range needs one --entry"));
     }
+    if let Some(target) = &arguments.to {
+        refuse_repository(context, target)?;
+    }
     let repository = context.repository()?;
     let backup = repository.find_backup(&arguments.backup)?;
     let entries = paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, Error>>()?;
@@ -168,6 +171,20 @@ impl Restoration<'_> {
             Some(range) => self.repository.restore_range(entry, range.0.clone(), out, &self.control),
             None => self.repository.restore_stream(entry, out, &self.control),
         }
+    }
+}
+
+/// A restore must not write between the objects of its own repository.
+fn refuse_repository(context: &Context<'_>, target: &Path) -> Result<(), Failure> {
+    let repository = context.local_path().and_then(|path| path.canonicalize().ok());
+    // What does not exist yet stands below something that does.
+    let absolute = std::path::absolute(target).map_err(|error| Failure::io("cannot find the target", error))?;
+    let existing = absolute.ancestors().find_map(|path| path.canonicalize().ok());
+    match (repository, existing) {
+        (Some(repository), Some(existing)) if existing.starts_with(&repository) => {
+            Err(Failure::usage(format!("{} lies in the repository", target.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -250,7 +250,7 @@ impl Outcome {
     }
 }
 
-/// Whether a helper of the system works here; says loudly when a test cannot run.
+/// Whether a helper of the system works here; says loudly when a test cannot run, which is a failure where `CI` is set.
 pub(crate) fn works(test: &str, command: &[&str]) -> bool {
     let works = Command::new(command[0])
         .args(&command[1..])
@@ -259,8 +259,10 @@ pub(crate) fn works(test: &str, command: &[&str]) -> bool {
         .status()
         .is_ok_and(|status| status.success());
     if !works {
+        let message = format!("SKIPPED: {test}: `{}` does not work here", command.join(" "));
+        assert!(std::env::var_os("CI").is_none(), "{message}");
         // Not `eprintln!`, which the test harness keeps to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: `{}` does not work here", command.join(" "));
+        let _ = writeln!(std::io::stderr(), "{message}");
     }
     works
 }

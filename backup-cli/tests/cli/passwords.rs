@@ -1,7 +1,7 @@
 //! Where passwords come from, and where they never are.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -89,6 +89,65 @@ fn a_terminal_is_asked() {
     let Some(outcome) = at_a_terminal(&world, &["list"], "typed\n") else { return };
     assert!(outcome.success().text().contains("Password: "));
     at_a_terminal(&world, &["list"], "mistyped\n").unwrap().code(4);
+}
+
+#[test]
+fn a_signal_while_a_password_is_typed_leaves_the_terminal_as_it_was() {
+    if !works("a signal at a prompt", &["script", "-qec", "stty -a", "/dev/null"]) {
+        return;
+    }
+    let world = World::new();
+    let mut command = std::process::Command::new("script");
+    let line = format!("'{}' list; code=$?; stty -a; exit $code", env!("CARGO_BIN_EXE_backup"));
+    command.args(["-qec", &line, "/dev/null"]).env("BACKUP_REPO", world.repository());
+    command.env_remove("BACKUP_PASSWORD_FILE").env_remove("BACKUP_PASSWORD_COMMAND");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut stdout = child.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    while !shown.ends_with(b"Password: ") {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        shown.push(byte[0]);
+    }
+    let backup = descendants(child.id()).into_iter().find(|id| {
+        fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.as_os_str() == env!("CARGO_BIN_EXE_backup"))
+    });
+    let backup = rustix::process::Pid::from_raw(i32::try_from(backup.unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(backup, rustix::process::Signal::TERM).unwrap();
+    stdout.read_to_end(&mut shown).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(writer);
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{shown}");
+}
+
+/// Processes that `parent` started, and those that they started.
+fn descendants(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    let children = children.split_whitespace().map(|id| id.parse().unwrap());
+    children.flat_map(|child: u32| [vec![child], descendants(child)].concat()).collect()
+}
+
+#[test]
+fn standard_input_is_not_both_password_and_data() {
+    let world = World::new();
+    world.run(["--password-fd", "0", "create", "--stdin", "dump"]).code(2).says("--password-fd 0");
+}
+
+#[test]
+fn a_recovery_key_that_nobody_saw_does_not_exist() {
+    let world = World::new();
+    let slots = || world.json(["key", "list"])["slots"].as_array().unwrap().len();
+    let before = slots();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    outcome(world.command(["key", "recovery"]).stdout(full)).code(1);
+    assert_eq!(slots(), before);
+    world.run(["--password-file", "missing", "key", "recovery", "--to", "key"]).code(1);
+    world.run(["key", "recovery", "--to", "key"]).success();
+    assert_eq!(slots(), before + 1);
 }
 
 #[test]

@@ -32,6 +32,16 @@ fn a_tree_comes_back_identical() {
 }
 
 #[test]
+fn a_restore_into_the_repository_is_refused() {
+    let (world, _) = World::with_backup();
+    std::os::unix::fs::symlink(world.repository(), world.path("link")).unwrap();
+    for target in [world.repository(), world.repository().join("packs/new"), world.path("link/x")] {
+        world.run(["restore", "latest", "--overwrite", "--to", target.to_str().unwrap()]).code(2).says("repository");
+    }
+    world.run(["verify", "--level", "bytes"]).success();
+}
+
+#[test]
 fn existing_files_are_replaced_only_on_demand() {
     let (world, _) = World::with_backup();
     let hello = entry(&world, "hello.txt");

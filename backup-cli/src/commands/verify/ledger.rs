@@ -1,17 +1,28 @@
 //! The file in which `--rotate-days` remembers what was covered.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use backup_core::repository::VerificationLedger;
 
 use crate::exit::Failure;
 
+/// Larger ones are none: this is enough for two million packs.
+const LIMIT: u64 = 256 << 20;
+
 /// The ledger, empty where there is no file yet.
 pub(crate) fn read(path: &Path) -> Result<VerificationLedger, Failure> {
     let failed = |error| Failure::io(format!("cannot read ledger {}", path.display()), error);
-    match fs::read(path) {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {LIMIT} bytes")));
+        }
+        Ok(bytes)
+    };
+    match read() {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(VerificationLedger::default()),
         Err(error) => Err(failed(error)),
