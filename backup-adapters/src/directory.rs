@@ -104,6 +104,20 @@ impl Directory {
         Ok(retry(|| mkdirat(&self.0, name, Mode::RWXU))?)
     }
 
+    /// Opens the directory `name` in this one; made where it is missing, also by somebody else meanwhile.
+    pub(crate) fn child_or_make(&self, name: &[u8]) -> io::Result<Self> {
+        match self.child(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match self.make(name) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
+                self.child(name)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// What is known of `name`; of a link, not of what it points to.
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
         Ok(retry(|| statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW))?)

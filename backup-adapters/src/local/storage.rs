@@ -121,16 +121,7 @@ impl LocalStorage {
     fn make_directory(&self, path: &str) -> io::Result<Directory> {
         let mut directory = self.root.duplicate()?;
         for (end, component) in components(path) {
-            let child = match directory.child(component) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    match directory.make(component) {
-                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                        _ => {}
-                    }
-                    directory.child(component)?
-                }
-                outcome => outcome?,
-            };
+            let child = directory.child_or_make(component)?;
             let ancestor = path.get(..end).unwrap_or(path);
             let is_durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(ancestor);
             if !is_durable {

@@ -20,7 +20,7 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A file that nobody sees yet, held by this process.
 pub(super) fn create(root: &Directory) -> io::Result<NewFile> {
-    let new = NewFile::create(Arc::new(directory(root)?), "")?;
+    let new = NewFile::create(Arc::new(root.child_or_make(DIRECTORY)?), "")?;
     // Shows that a living process holds it. Without locks, age alone must do.
     let _ = flock(new.file(), FlockOperation::NonBlockingLockExclusive);
     Ok(new)
@@ -45,19 +45,6 @@ fn clean_one(directory: &Directory, name: &[u8], now: SystemTime) -> io::Result<
         directory.remove(name)?;
     }
     Ok(())
-}
-
-fn directory(root: &Directory) -> io::Result<Directory> {
-    match root.child(DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match root.make(DIRECTORY) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            root.child(DIRECTORY)
-        }
-        outcome => outcome,
-    }
 }
 
 #[cfg(test)]

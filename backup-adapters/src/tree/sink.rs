@@ -169,20 +169,7 @@ impl FileTreeSink {
 
     /// Makes what is missing of a directory and of those above it.
     fn make_all(&self, path: &EntryPath) -> io::Result<Directory> {
-        let mut directory = self.target.duplicate()?;
-        for component in path.components() {
-            directory = match directory.child(component) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    match directory.make(component) {
-                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                        _ => {}
-                    }
-                    directory.child(component)?
-                }
-                outcome => outcome?,
-            };
-        }
-        Ok(directory)
+        path.components().try_fold(self.target.duplicate()?, |directory, name| directory.child_or_make(name))
     }
 
     /// An existing directory of the target.
