@@ -30,7 +30,7 @@ pub(crate) fn difference(golden: &Objects, changed: &Objects) -> Value {
                 let last = before.iter().zip(bytes).rposition(|(a, b)| a != b).unwrap();
                 json!({ "at": first, "hex": hex(&bytes[first..=last]) })
             }
-            Some(before) if before.starts_with(bytes) => json!({ "length": bytes.len() }),
+            Some(before) if before.starts_with(bytes) || is_extended(before, bytes) => json!({ "length": bytes.len() }),
             _ => json!({ "hex": hex(bytes) }),
         };
         out.insert(key.to_string(), value);
@@ -43,6 +43,10 @@ pub(crate) fn difference(golden: &Objects, changed: &Objects) -> Value {
     value
 }
 
+fn is_extended(before: &[u8], bytes: &[u8]) -> bool {
+    bytes.strip_prefix(before).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+}
+
 pub(crate) fn apply(golden: &Objects, difference: &Value) -> Objects {
     let mut objects = golden.clone();
     for (name, change) in difference.as_object().unwrap() {
@@ -50,8 +54,9 @@ pub(crate) fn apply(golden: &Objects, difference: &Value) -> Objects {
         if change.is_null() {
             objects.remove(&key).unwrap();
         } else if let Some(length) = change["length"].as_u64() {
-            let bytes = objects[&key].slice(..usize::try_from(length).unwrap());
-            objects.insert(key, bytes);
+            let mut bytes = objects[&key].to_vec();
+            bytes.resize(usize::try_from(length).unwrap(), 0);
+            objects.insert(key, bytes.into());
         } else if let Some(at) = change["at"].as_u64() {
             let (mut bytes, patch) = (objects[&key].to_vec(), from_hex(change["hex"].as_str().unwrap()));
             let at = usize::try_from(at).unwrap();
