@@ -210,7 +210,7 @@ fn an_error_at_any_operation_names_the_object_and_shuts_nobody_out() {
                     }
                     // A slot that cannot be read keeps no other from opening.
                     Ok(()) => {
-                        assert!(operation.kind == OperationKind::Get && operation.key.starts_with("keys/"), "{what}")
+                        assert!(operation.kind == OperationKind::Get && operation.key.starts_with("keys/"), "{what}");
                     }
                 }
                 check(&base, storage.inner(), step, None, &what);

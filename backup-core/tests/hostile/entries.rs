@@ -6,7 +6,7 @@ use backup_core::testing;
 use crate::cases::Cases;
 use crate::pages::root;
 use crate::support::cbor::{Item, list, map};
-use crate::support::forger::{Draft, name_of};
+use crate::support::forger::{Draft, get, keys_of, name_in, name_of};
 
 /// A content that the golden repository holds.
 pub(crate) const CONTENT: &[u8] = b"key = value\n";
@@ -154,20 +154,19 @@ pub(crate) fn add(cases: &mut Cases) {
     forge(16, "entry-digest", "content: it has the digest that its entry says", &|entry| entry.with(7, [0; 32]));
 
     cases.rule(9);
-    for (name, change) in [("closure-lacks-pack", "closure: it names every pack that the backup needs")] {
-        cases.add(name, change, ("verify", "structure"), |storage, repository| {
-            let mut draft = Draft::new(repository);
-            let page = draft.page(&Draft::leaf(&[(0, b"the entry", good(repository).encode())]));
-            let golden = backup_core::storage::list_all(&**storage, "closures/").unwrap().remove(0).key;
-            let bytes = crate::support::forger::get(storage, &golden);
-            let drafted = draft.store(storage, root(1, page, 1), |_, commit| {
-                // The closure of another backup, which has not the pack with the new page.
-                commit.set(6, crate::support::forger::name_in(&golden));
-                commit.set(7, ((bytes.len() - 16) / 40) as u64);
-                let sizes = bytes[16..].chunks(40).map(|entry| u64::from_le_bytes(entry[32..].try_into().unwrap()));
-                commit.set(8, sizes.sum::<u64>());
-            });
-            drafted.pack.to_string()
+    let rule = "closure: it names every pack that the backup needs";
+    cases.add("closure-lacks-pack", rule, ("verify", "structure"), |storage, repository| {
+        let mut draft = Draft::new(repository);
+        let page = draft.page(&Draft::leaf(&[(0, b"the entry", good(repository).encode())]));
+        let golden = keys_of(storage, "closures/").remove(0);
+        let bytes = get(storage, &golden);
+        let drafted = draft.store(storage, root(1, page, 1), |_, commit| {
+            // The closure of another backup, which has not the pack with the new page.
+            commit.set(6, name_in(&golden));
+            commit.set(7, ((bytes.len() - 16) / 40) as u64);
+            let sizes = bytes[16..].chunks(40).map(|entry| u64::from_le_bytes(entry[32..].try_into().unwrap()));
+            commit.set(8, sizes.sum::<u64>());
         });
-    }
+        drafted.pack.to_string()
+    });
 }

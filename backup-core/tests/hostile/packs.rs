@@ -148,7 +148,7 @@ fn index(cases: &mut Cases) {
     });
     forge("index-pack-size-zero", "index: no pack is empty", &|body, _| body[48..56].fill(0));
     forge("index-pack-size-huge", "index: a pack has at most 4 GiB", &|body, _| {
-        body[48..56].copy_from_slice(&((4u64 << 30) + 1).to_le_bytes())
+        body[48..56].copy_from_slice(&((4u64 << 30) + 1).to_le_bytes());
     });
     forge("index-order", "index: entries ascend", &|body, entries| {
         let first: Vec<u8> = body.drain(entries..entries + 52).collect();
@@ -159,13 +159,13 @@ fn index(cases: &mut Cases) {
         body[entries + 52..entries + 104].copy_from_slice(&first);
     });
     forge("index-pack", "index: entries refer to listed packs", &|body, entries| {
-        body[entries + 32..entries + 36].fill(0xff)
+        body[entries + 32..entries + 36].fill(0xff);
     });
     forge("index-offset-low", "index: no payload in the header of a pack", &|body, entries| {
-        body[entries + 36..entries + 40].copy_from_slice(&[15, 0, 0, 0])
+        body[entries + 36..entries + 40].copy_from_slice(&[15, 0, 0, 0]);
     });
     forge("index-offset-high", "index: payloads stand in their pack", &|body, entries| {
-        body[entries + 36..entries + 40].fill(0xff)
+        body[entries + 36..entries + 40].fill(0xff);
     });
     forge("index-stored-zero", "index: no payload is empty", &|body, entries| body[entries + 40..entries + 44].fill(0));
     forge("index-raw-large", "index: a chunk has at most 16 MiB", &|body, entries| body[entries + 47] = 2);

@@ -72,6 +72,9 @@ fn small_order_signature(seed: &[u8], label: &str, payload: &[u8]) -> [u8; 64] {
     [neutral, scalar].concat().try_into().unwrap()
 }
 
+/// Makes a record and says where it stands.
+type Make<'m> = dyn Fn(&Arc<MemoryStorage>, &Repository) -> (Key, Vec<u8>) + 'm;
+
 fn payload(bytes: &[u8]) -> Item {
     Item::decode(&testing::record_payload(bytes).unwrap())
 }
@@ -229,7 +232,7 @@ fn others(cases: &mut Cases) {
         overwrite(storage, &key, get(storage, &outcome));
         key.to_string()
     });
-    let mut collection = |name, rule, make: &dyn Fn(&Arc<MemoryStorage>, &Repository) -> (Key, Vec<u8>)| {
+    let mut collection = |name, rule, make: &Make<'_>| {
         cases.add(name, rule, reported, |storage, repository| {
             let (key, bytes) = make(storage, repository);
             overwrite(storage, &key, bytes);

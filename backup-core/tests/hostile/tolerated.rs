@@ -26,6 +26,9 @@ pub(crate) fn published(golden: Objects) -> Vec<(&'static str, Value)> {
     states.states
 }
 
+/// Bytes that are shared with the path before, the rest of the path, the entry.
+type LeafEntry = (u64, &'static [u8], Vec<u8>);
+
 struct States {
     golden: Objects,
     states: Vec<(&'static str, Value)>,
@@ -49,12 +52,7 @@ impl States {
     }
 
     /// A third backup with this catalogue of one leaf.
-    fn entries(
-        &mut self,
-        name: &'static str,
-        rule: &'static str,
-        make: &dyn Fn(&Repository) -> Vec<(u64, &'static [u8], Vec<u8>)>,
-    ) {
+    fn entries(&mut self, name: &'static str, rule: &'static str, make: &dyn Fn(&Repository) -> Vec<LeafEntry>) {
         self.add(name, rule, |storage, repository| {
             let mut draft = Draft::new(repository);
             let entries = make(repository);
