@@ -117,6 +117,12 @@ pub(crate) fn add(cases: &mut Cases) {
     chunk("chunk-no-zstd", "chunk: a zstd frame", raw, &[0x55; 20]);
     chunk("chunk-other", "chunk: its content has its id", raw, &zeros(&[raw]));
 
+    cases.add("chunk-kind", "chunk: it has the kind that its reference says", broken, |storage, repository| {
+        let mut body = testing::open_object(repository, single.as_str(), &get(storage, &single)).unwrap();
+        body[57] = 1;
+        replace_body(storage, repository, &single, &body);
+        id.clone()
+    });
     index(cases);
 }
 

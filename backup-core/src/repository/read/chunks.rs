@@ -192,6 +192,9 @@ impl<'r> Fetcher<'r> {
         if item.location.raw != item.length {
             return Err(damaged("its length is not the one that refers to it"));
         }
+        if item.location.kind != item.kind {
+            return Err(damaged("it is content where a page is referred to, or a page instead of content"));
+        }
         let plain = self.decompressor.decompress(item.location.codec, stored, item.location.raw, &item.id)?;
         let id = match item.kind {
             ChunkKind::Data => self.inner.chunk_keys.data_id(&plain),
