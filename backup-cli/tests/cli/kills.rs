@@ -169,8 +169,8 @@ impl Rounds {
         let newest = self.committed.last().unwrap();
         for (id, number) in [(id, number), (&newest.0, &newest.1)] {
             let shown = self.world.json(["show", id]);
-            let paths = shown["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap());
-            let path = paths.filter(|path| path.ends_with("tree/new")).next_back().unwrap().to_owned();
+            let mut paths = shown["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap());
+            let path = paths.find(|path| path.ends_with("tree/new")).unwrap().to_owned();
             assert!(self.world.run(["cat", id, &path]).success().stdout == content(*number), "{id}");
         }
         self.world.run(["verify", "--level", "content"]).success();
