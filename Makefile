@@ -17,7 +17,7 @@ test: lint
 	BACKUP_BINARY="$${CARGO_TARGET_DIR:-target}/release/backup" sh scripts/reference.sh
 	cargo run --release --example quickstart
 	cargo run --release --example dump
-	cargo test --workspace --all-features
+	sh scripts/test.sh
 
 clean:
 	cargo clean

@@ -134,6 +134,10 @@ impl Decompressor {
             Codec::Raw if to_u64(stored.len()) == u64::from(raw) => Ok(Cow::Borrowed(stored)),
             Codec::Raw => Err(damaged(stored.len())),
             Codec::Zstd => {
+                // zstd itself would go on with what stands behind the frame.
+                if zstd::zstd_safe::find_frame_compressed_size(stored) != Ok(stored.len()) {
+                    return Err(Error::damaged("chunk", name, "is not one zstd frame"));
+                }
                 // zstd writes into the capacity and never beyond it.
                 let mut out = Vec::with_capacity(index(raw));
                 self.zstd

@@ -10,7 +10,7 @@ use crate::format::layout::Place;
 use crate::format::slot::{Derivation, Slot};
 use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId, SlotId};
 use crate::keys::{ContentKeys, Credential, KeyringKey, read_newest_keyring, seal_keyring, wrap};
-use crate::object::{GenerationKeys, ObjectKeys, ObjectType, Sealer};
+use crate::object::{FrameKey, GenerationKeys, ObjectKeys, ObjectType, Sealer, frame_nonce};
 use crate::repository::{Control, Repository};
 use crate::secret::Secret;
 use crate::session::records;
@@ -175,6 +175,59 @@ pub fn seal_object(repository: &Repository, kind: u8, body: &[u8]) -> Result<(Ob
     let inner = &repository.inner;
     let sealed = inner.keys.seal(object_type(kind)?, &SessionId::new([0x5e; 16]), &[body], inner.config.padding)?;
     Ok((sealed.name, sealed.bytes.to_vec()))
+}
+
+/// An object whose header and frames are what the caller says, sealed with the keys of a repository.
+///
+/// `header` is the first 96 bytes; the commitment is added. `plaintext` is cut into frames of the size that the header
+/// says. `is_last` says which of them are sealed as the last one.
+///
+/// # Errors
+///
+/// Those of sealing.
+pub fn seal_frames(
+    repository: &Repository,
+    header: &[u8; 96],
+    plaintext: &[u8],
+    is_last: &dyn Fn(u32) -> bool,
+) -> Result<Vec<u8>> {
+    let inner = &repository.inner;
+    let kind = object_type(header.get(9).copied().unwrap_or_default())?;
+    let base = match kind {
+        ObjectType::Keyring => inner.keyring_key.expose(),
+        kind => inner.keys.base_key(kind)?.expose(),
+    };
+    let mut bound = [0; 128];
+    bound.iter_mut().zip(header).for_each(|(out, byte)| *out = *byte);
+    let salt = header.last_chunk().ok_or(Error::Internal("a header without salt"))?;
+    let key = FrameKey::derive_bound(&bound, salt, base, &*inner.environment.aead)?;
+    let mut bytes = [&header[..], key.commitment()].concat();
+    let frame_size = 1usize.checked_shl(header.get(11).copied().unwrap_or_default().into()).unwrap_or(usize::MAX);
+    for (frame, plain) in (0..).zip(plaintext.chunks(frame_size)) {
+        // The nonce knows only whether a frame is the last of so many.
+        let frames = if is_last(frame) { frame.saturating_add(1) } else { u32::MAX };
+        let mut sealed = plain.to_vec();
+        let tag = key.aead().seal(&frame_nonce(key.iv(), frame, frames), &mut sealed)?;
+        bytes.extend_from_slice(&sealed);
+        bytes.extend_from_slice(&tag);
+    }
+    Ok(bytes)
+}
+
+/// The id of a chunk of content, or of a page.
+#[must_use]
+pub fn chunk_id(repository: &Repository, is_page: bool, plaintext: &[u8]) -> [u8; 32] {
+    let keys = &repository.inner.chunk_keys;
+    *if is_page { keys.meta_id(plaintext) } else { keys.data_id(plaintext) }.as_bytes()
+}
+
+/// The body of the newest keyring.
+///
+/// # Errors
+///
+/// Those of reading the keyring.
+pub fn keyring_body(repository: &Repository) -> Result<Vec<u8>> {
+    Ok(keyring_of(repository)?.encode()?.to_vec())
 }
 
 /// Label and payload of a signed record.

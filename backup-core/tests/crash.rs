@@ -8,7 +8,7 @@ use backup_core::ErrorKind;
 use backup_core::id::BackupId;
 use backup_core::repository::{BackupStatistics, Repository, VerifyLevel};
 use backup_core::storage::fault::{Fault, FaultStorage, Operation, OperationKind};
-use backup_core::storage::{Key, MemoryStorage, Storage, StorageError, list_all};
+use backup_core::storage::{MemoryStorage, Storage, StorageError, list_all};
 use support::tree::{Made, Node, Target, Tree};
 use support::{assert_sound, control, init_with, memory, noise, open, options, path, small_options, verify};
 
@@ -343,33 +343,4 @@ fn a_session_is_of_no_use_after_a_failure_and_its_handle_is() {
     assert!(session.commit().is_err());
     assert_eq!(repository.backups().unwrap().len(), 1);
     assert_sound(&repository);
-}
-
-#[test]
-fn a_crash_while_creating_leaves_no_repository_or_a_whole_one() {
-    let counting = Arc::new(FaultStorage::new(MemoryStorage::new()));
-    init_with(counting.clone(), &small_options(), 1).unwrap();
-    for number in 0..counting.operations() {
-        for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-            let storage = Arc::new(FaultStorage::at(MemoryStorage::new(), number, fault));
-            init_with(storage.clone(), &small_options(), 1).unwrap_err();
-            let storage = Arc::new(Arc::into_inner(storage).unwrap().into_inner());
-            let config = storage.stat(&Key::new("config").unwrap()).is_ok();
-            match open(storage.clone(), 2) {
-                Ok(repository) => {
-                    assert!(config);
-                    back_up(&repository, 0, 1).unwrap();
-                }
-                Err(error) => {
-                    assert!(!config, "{error}");
-                    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-                    // Created anew, or refused by the name of what is in the way.
-                    if let Err(error) = init_with(storage.clone(), &small_options(), 3) {
-                        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
-                        assert!(error.to_string().contains("keyring/"), "{error}");
-                    }
-                }
-            }
-        }
-    }
 }

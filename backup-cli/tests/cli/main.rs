@@ -6,6 +6,7 @@ mod bad_input;
 mod harness;
 mod interruption;
 mod keys;
+mod kills;
 mod media;
 mod output;
 mod passwords;

@@ -61,6 +61,19 @@ impl ObjectKeys {
         dedup_root(dedup).expand(&[INDEX_LABEL])
     }
 
+    /// What the keys of objects of a type are derived from: for vectors.
+    #[cfg(feature = "testing")]
+    pub(crate) fn base_key(&self, kind: ObjectType) -> Result<&Secret<32>> {
+        let newest = self.generations.last().ok_or(Error::Internal("a repository without root keys"))?;
+        match kind {
+            ObjectType::DataPack => Ok(&newest.data_pack),
+            ObjectType::MetaPack => Ok(&newest.meta_pack),
+            ObjectType::Body => Ok(&newest.body),
+            ObjectType::Index => Ok(&self.index),
+            ObjectType::Keyring => Err(Error::Internal("a keyring is not sealed with keys that it holds")),
+        }
+    }
+
     /// Seals the concatenation of `parts` with the newest root key.
     ///
     /// # Errors
@@ -175,8 +188,18 @@ impl FrameKey {
     /// Derives them from the key of all objects of the type and from every byte of the header but the
     /// commitment.
     pub(crate) fn derive(header: &Header, base: &[u8; 32], provider: &dyn AeadProvider) -> Result<Self> {
-        let bound = hash::sha256(&header.bound_bytes());
-        let material = PseudorandomKey::extract(&header.salt, base).expand(&[OBJECT_LABEL, &bound])?;
+        Self::derive_bound(&header.bound_bytes(), &header.salt, base, provider)
+    }
+
+    /// The same from the bytes of a header whose commitment is zeroed.
+    pub(crate) fn derive_bound(
+        header: &[u8; 128],
+        salt: &[u8; 32],
+        base: &[u8; 32],
+        provider: &dyn AeadProvider,
+    ) -> Result<Self> {
+        let bound = hash::sha256(header);
+        let material = PseudorandomKey::extract(salt, base).expand(&[OBJECT_LABEL, &bound])?;
         Self::split(&material, provider)
     }
 

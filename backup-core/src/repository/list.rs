@@ -99,11 +99,12 @@ impl Inner {
     /// Opens the body of a backup.
     pub(crate) fn read_backup(&self, commit: &Commit, control: &Control) -> Result<Backup> {
         let name = &commit.content.body;
-        let key = Place::Body(*name).key();
+        let place = Place::Body(*name);
+        let key = place.key();
         let bytes = self.get(&key, limits::BODY, control)?;
         verify_name("backup body", key.as_str(), name, &bytes)?;
         let body = self.keys.open(ObjectType::Body, key.as_str(), &bytes)?;
-        Backup::from_body(commit.id, BackupBody::decode(&body, key.as_str())?)
+        Backup::from_body(commit.id, place, BackupBody::decode(&body, key.as_str())?)
     }
 
     /// Refuses a keyring that is older than `commit`: the storage lost the newest one, or hides it, or this handle

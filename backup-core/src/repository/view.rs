@@ -35,12 +35,21 @@ const OBJECT_HEADER: u64 = 128;
 /// The index for reading: everything that valid commits name. Where an index object is lost or damaged,
 /// the directories of the packs that it would name take its place.
 pub(crate) fn for_reading(inner: &Inner, history: &History, control: &Control) -> Result<Arc<Index>> {
+    Ok(for_verifying(inner, history, control)?.0)
+}
+
+/// The same, and what is wrong with index objects.
+pub(crate) fn for_verifying(
+    inner: &Inner,
+    history: &History,
+    control: &Control,
+) -> Result<(Arc<Index>, BTreeMap<ObjectName, Error>)> {
     let (index, failed) = load_segments(inner, history, control)?;
-    if failed {
+    if !failed.is_empty() {
         let listed = listed_packs(inner)?;
         adopt(inner, &index, &listed, &BTreeSet::new(), control)?;
     }
-    Ok(Arc::new(index))
+    Ok((Arc::new(index), failed))
 }
 
 /// The index for writing (step W2): without packs that a collection condemned or that are gone, and with
@@ -57,9 +66,10 @@ pub(crate) fn for_writing(inner: &Inner, history: &History, control: &Control) -
     Ok(View { index: Arc::new(index), orphans })
 }
 
-fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<(Index, bool)> {
+/// Every index object that can be used, and why others cannot.
+fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<(Index, BTreeMap<ObjectName, Error>)> {
     let names: Vec<ObjectName> = history.indexes.iter().copied().collect();
-    let index = Mutex::new((Index::new(), false));
+    let index = Mutex::new((Index::new(), BTreeMap::new()));
     for_each(control, names.len(), &|| Ok(()), &|(), number| {
         let Some(name) = names.get(number) else { return Ok(()) };
         let key = Place::Index(*name).key();
@@ -70,11 +80,15 @@ fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<
         let mut index = lock(&index)?;
         let loaded = loaded.and_then(|body| index.0.load(&Segment::parse(&body, &key)?));
         if let Err(error) = loaded {
-            if !matches!(error, Error::Damaged { .. } | Error::Storage { .. }) {
+            // What a later program wrote cannot be used any more than what is damaged.
+            if !matches!(
+                error,
+                Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. } | Error::Storage { .. }
+            ) {
                 return Err(error);
             }
             control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
-            index.1 = true;
+            index.1.insert(*name, error);
         }
         Ok(())
     })?;

@@ -1,8 +1,10 @@
 //! What the tests of the engine share: environments, data, trees in memory.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
 
+pub mod cbor;
 pub mod forger;
 pub mod tree;
+pub mod vectors;
 
 use std::sync::Arc;
 
@@ -86,4 +88,10 @@ pub fn verify(repository: &Repository, level: VerifyLevel) -> backup_core::Resul
 pub fn assert_sound(repository: &Repository) {
     let report = verify(repository, VerifyLevel::Content).unwrap();
     assert!(report.ok, "{:#?}", report.findings);
+}
+
+/// Whether everything is to be tried instead of the share that belongs to an ordinary run.
+#[allow(clippy::disallowed_methods, reason = "the rule that the core reads no environment is not for its tests")]
+pub fn is_full_campaign() -> bool {
+    std::env::var_os("BACKUP_CAMPAIGN").is_some_and(|value| value == "full")
 }

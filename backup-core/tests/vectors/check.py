@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Confirms the vectors beside this file with other implementations of the primitives.
 
-Written from docs/format.md, not from the Rust code. Needs the packages cryptography, argon2-cffi and
-blake3; HKDF is built on the standard library. Prints one line a file, fails with an assertion.
+Written from docs/format.md, not from the Rust code. Needs the packages cryptography, argon2-cffi, blake3
+and zstandard; HKDF is built on the standard library. Prints one line a file, fails with an assertion.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import struct
 import unicodedata
 from pathlib import Path
 
+import zstandard
 from argon2.low_level import ARGON2_VERSION, Type, core, ffi, lib
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -286,8 +287,192 @@ def check_records():
     return 3
 
 
+# What follows reads the golden repository with the password, from its objects alone.
+
+GOLDEN = HERE / "golden" / "repository"
+
+
+def uncbor(data):
+    """Reads the deterministic profile; that it is deterministic is checked by writing it again."""
+
+    def item(at):
+        major, code = data[at] >> 5, data[at] & 31
+        size = {24: 1, 25: 2, 26: 4, 27: 8}.get(code, 0)
+        number = int.from_bytes(data[at + 1 : at + 1 + size], "big") if size else code
+        at += 1 + size
+        if major == 0:
+            return number, at
+        if major == 1:
+            return -1 - number, at
+        if major in (2, 3):
+            part = data[at : at + number]
+            return (part if major == 2 else part.decode()), at + number
+        if major == 4:
+            items = []
+            for _ in range(number):
+                value, at = item(at)
+                items.append(value)
+            return items, at
+        if major == 5:
+            fields = {}
+            for _ in range(number):
+                key, at = item(at)
+                fields[key], at = item(at)
+            return fields, at
+        return number == 21, at
+
+    value, end = item(0)
+    assert end == len(data) and cbor(value) == data
+    return value
+
+
+def open_object(object_, base_keys):
+    """Type, generation and body of a sealed object. `base_keys` has the key by (type, generation)."""
+    kind, log2 = object_[9], object_[11]
+    generation, frames = struct.unpack("<II", object_[32:40])
+    assert len(object_) == 128 + frames * ((1 << log2) + 16)
+    info = b"backup/v1/object\0" + hashlib.sha256(object_[:96] + bytes(32)).digest()
+    key, iv, commitment = split(expand(extract(object_[64:96], base_keys[kind, generation]), info, 76))
+    assert commitment == object_[96:128]
+    cipher, plain = AESGCM(key), b""
+    for frame in range(frames):
+        mask = bytes(3) + bytes([frame == frames - 1]) + struct.pack(">Q", frame)
+        start = 128 + frame * ((1 << log2) + 16)
+        nonce = bytes(a ^ b for a, b in zip(iv, mask))
+        plain += cipher.decrypt(nonce, object_[start : start + (1 << log2) + 16], None)
+    (length,) = struct.unpack("<Q", plain[:8])
+    assert not any(plain[8 + length :])
+    return kind, generation, plain[8 : 8 + length]
+
+
+class Golden:
+    """The keys of the golden repository."""
+
+    def __init__(self):
+        password = json.loads((HERE / "golden/contents.json").read_text(encoding="utf-8"))["password"]
+        self.objects = {
+            str(file.relative_to(GOLDEN)): file.read_bytes() for file in sorted(GOLDEN.rglob("*")) if file.is_file()
+        }
+        self.config = uncbor(self.objects["config"])
+        repository = self.config[2]
+        (slot,) = (value for key, value in self.objects.items() if key.startswith("keys/"))
+        memory, passes, lanes = struct.unpack("<III", slot[48:60])
+        costs = {"memory_kib": memory, "iterations": passes, "parallelism": lanes}
+        kek = argon2id(unicodedata.normalize("NFC", password).encode(), slot[64:96], costs, b"")
+        info = b"backup/v1/slot\0" + hashlib.sha256(slot[:176] + bytes(80)).digest()
+        key, iv, commitment = split(expand(extract(slot[16:48], kek), info, 76))
+        assert commitment == slot[176:208]
+        keyring_key = AESGCM(key).decrypt(iv, slot[208:], None)
+        keyring = uncbor(open_object(self.objects["keyring/00000001"], {(1, 0): keyring_key})[2])
+        assert keyring[6] == blake3(self.objects["config"]).digest()
+        dedup = extract(b"backup/v1/dedup", keyring[3])
+        self.data = expand(dedup, b"backup/v1/chunk-id/data", 32)
+        self.meta = expand(dedup, b"backup/v1/chunk-id/meta", 32)
+        self.keys = {(4, 0): expand(dedup, b"backup/v1/index", 32)}
+        for generation, root in keyring[2]:
+            prk = extract(repository, root)
+            for kind in (2, 3, 5):
+                info = b"backup/v1/type\0" + bytes([kind, SUITE]) + struct.pack("<I", generation)
+                self.keys[kind, generation] = expand(prk, info, 32)
+
+    def open(self, key):
+        return open_object(self.objects[key], self.keys)
+
+    def record(self, object_, label):
+        """The payload of a record that is signed as its label asks for."""
+        record = uncbor(object_)
+        assert record[1] == label
+        signer = self.config[11 if label == "backup/v1/commit" else 12]
+        message = label.encode() + b"\0" + blake3(record[2]).digest()
+        Ed25519PublicKey.from_public_bytes(signer).verify(record[3], message)
+        return uncbor(record[2])
+
+
+def places(data):
+    return [[data[at : at + 32].hex(), *struct.unpack("<Q", data[at + 32 : at + 40])] for at in range(0, len(data), 40)]
+
+
+def check_packs():
+    vectors, golden, places_of_chunks = load("packs.json"), Golden(), set()
+    for vector in vectors["packs"]:
+        kind, generation, body = golden.open(vector["key"])
+        assert (kind, generation, len(body)) == (vector["type"], vector["generation"], vector["body_length"])
+        assert blake3(golden.objects[vector["key"]]).hexdigest() == vector["key"].split("/")[-1]
+        assert blake3(body).hexdigest() == vector["body_blake3"]
+        magic, count, reserved = struct.unpack("<4sIQ", body[:16])
+        assert (magic, count, reserved) == (b"PKB1", len(vector["content"]), 0)
+        offset = 16 + 44 * count
+        for at, chunk in enumerate(vector["content"]):
+            id_, stored, raw, codec, page, zero = struct.unpack("<32sIIBBH", body[16 + 44 * at : 60 + 44 * at])
+            described = [chunk[name] for name in ("id", "offset", "stored", "raw", "codec", "kind")]
+            assert [id_.hex(), offset, stored, raw, codec, page, zero] == [*described, 0]
+            payload = body[offset : offset + stored]
+            plain = zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw) if codec else payload
+            assert len(plain) == raw and blake3(plain, key=golden.meta if page else golden.data).digest() == id_
+            assert blake3(plain).hexdigest() == chunk["plaintext_blake3"]
+            assert chunk["plaintext"] in (None, plain.hex())
+            places_of_chunks.add((id_.hex(), vector["key"].split("/")[-1], offset, stored, raw, codec, page))
+            offset += stored
+        assert offset == len(body)
+    found = set()
+    for vector in vectors["indexes"]:
+        kind, generation, body = golden.open(vector["key"])
+        assert (kind, generation, blake3(body).hexdigest()) == (4, 0, vector["body_blake3"])
+        magic, packs, entries, zero = struct.unpack("<4sIII", body[:16])
+        assert (magic, zero) == (b"BIX1", 0)
+        listed = places(body[16 : 16 + 40 * packs])
+        assert listed == vector["content"]["packs"] == sorted(listed)
+        for at, entry in zip(range(16 + 40 * packs, len(body), 52), vector["content"]["entries"], strict=True):
+            id_, pack, offset, stored, raw, codec, page, zero = struct.unpack("<32sIIIIBBH", body[at : at + 52])
+            assert [id_.hex(), [pack, offset, stored, raw], codec, page] == entry and zero == 0
+            found.add((id_.hex(), listed[pack][0], offset, stored, raw, codec, page))
+        assert len(vector["content"]["entries"]) == entries
+    assert found == places_of_chunks
+    return len(vectors["packs"]) + len(vectors["indexes"])
+
+
+def check_commits():
+    vectors, golden = load("commits.json"), Golden()
+    repository = golden.config[2]
+    for vector in vectors["commits"]:
+        outcome = golden.objects[vector["key"]]
+        assert blake3(outcome).hexdigest() == vector["backup"]
+        body_key, closure_key = vector["body"]["key"], vector["closure"]["key"]
+        closure = golden.objects[closure_key]
+        assert blake3(closure).hexdigest() == closure_key.split("/")[-1]
+        magic, zero, count = struct.unpack("<4sIQ", closure[:16])
+        listed = places(closure[16:])
+        assert (magic, zero, count) == (b"BCL1", 0, len(listed)) and listed == vector["closure"]["packs"]
+        for name, size in listed:
+            assert len(golden.objects[f"packs/{name[:2]}/{name}"]) == size
+        assert golden.record(outcome, "backup/v1/commit") == {
+            1: repository,
+            2: unhex(vector["session"]),
+            3: vector["generation"],
+            4: unhex(body_key.split("/")[-1]),
+            5: [unhex(name) for name in vector["indexes"]],
+            6: unhex(closure_key.split("/")[-1]),
+            7: len(listed),
+            8: sum(size for _, size in listed),
+            9: unhex(vector["config"]),
+            10: [unhex(name) for name in vector["heads"]],
+            11: vector["time"][0],
+            12: vector["time"][1],
+        }
+        assert unhex(vector["config"]) == blake3(golden.objects["config"]).digest()
+        kind, _, body = golden.open(body_key)
+        assert kind == 5 and body.hex() == vector["body"]["bytes"]
+        uncbor(body)
+    for vector in vectors["records"]:
+        payload = golden.record(unhex(vector["object"]), vector["label"])
+        assert cbor(payload).hex() == vector["payload"] and payload[1] == repository
+    return len(vectors["commits"]) + len(vectors["records"])
+
+
 if __name__ == "__main__":
     for name, check in (
+        ("packs.json", check_packs),
+        ("commits.json", check_commits),
         ("keys.json", check_keys),
         ("objects.json", check_objects),
         ("slots.json", check_slots),

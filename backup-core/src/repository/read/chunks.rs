@@ -29,6 +29,8 @@ pub(crate) struct Wanted {
     pub(crate) id: ChunkId,
     /// Its length, as the reference to it says.
     pub(crate) length: u32,
+    /// Content or a page, as the place of the reference says: their ids are made with different keys.
+    pub(crate) kind: ChunkKind,
     pub(crate) location: Location,
     /// What the caller knows it by.
     pub(crate) tag: usize,
@@ -48,14 +50,17 @@ pub(crate) type ByPack = (BTreeMap<ObjectName, Vec<Wanted>>, Vec<(usize, ChunkId
 /// What is done with a chunk, or with why there is none.
 pub(crate) type Deliver<'d> = dyn FnMut(&Wanted, Result<&[u8]>) -> Result<()> + 'd;
 
-/// Sorts references by the packs that hold them. Tags are positions in `chunks`.
+/// Sorts references to content by the packs that hold them. Tags are positions in `chunks`.
 ///
 /// A chunk that the index does not know is reported by position.
 pub(crate) fn group_by_pack(index: &Index, chunks: impl Iterator<Item = (ChunkId, u32)>) -> ByPack {
     let (mut packs, mut unknown) = (BTreeMap::<ObjectName, Vec<Wanted>>::new(), Vec::new());
     for (tag, (id, length)) in chunks.enumerate() {
         match index.lookup(&id) {
-            Some(location) => packs.entry(location.pack).or_default().push(Wanted { id, length, location, tag }),
+            Some(location) => {
+                let wanted = Wanted { id, length, kind: ChunkKind::Data, location, tag };
+                packs.entry(location.pack).or_default().push(wanted);
+            }
             None => unknown.push((tag, id)),
         }
     }
@@ -130,9 +135,9 @@ impl<'r> Fetcher<'r> {
     }
 
     /// One chunk, from wherever it can be had.
-    pub(crate) fn fetch_one(&mut self, id: &ChunkId, length: u32) -> Result<Vec<u8>> {
+    pub(crate) fn fetch_one(&mut self, kind: ChunkKind, id: &ChunkId, length: u32) -> Result<Vec<u8>> {
         let location = self.index.lookup(id).ok_or_else(|| unknown_chunk(id))?;
-        let item = Wanted { id: *id, length, location, tag: 0 };
+        let item = Wanted { id: *id, length, kind, location, tag: 0 };
         self.alone(&item).or_else(|error| self.elsewhere(&item, error))
     }
 
@@ -187,8 +192,11 @@ impl<'r> Fetcher<'r> {
         if item.location.raw != item.length {
             return Err(damaged("its length is not the one that refers to it"));
         }
+        if item.location.kind != item.kind {
+            return Err(damaged("it is content where a page is referred to, or a page instead of content"));
+        }
         let plain = self.decompressor.decompress(item.location.codec, stored, item.location.raw, &item.id)?;
-        let id = match item.location.kind {
+        let id = match item.kind {
             ChunkKind::Data => self.inner.chunk_keys.data_id(&plain),
             ChunkKind::Meta => self.inner.chunk_keys.meta_id(&plain),
         };

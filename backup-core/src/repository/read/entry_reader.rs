@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::content::{ChunkRef, Entry, Refs};
 use crate::error::Result;
 use crate::length::{to_u64, to_usize};
+use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::read::chunks::Fetcher;
@@ -68,7 +69,7 @@ impl EntryReader {
             ChunkRef::Hole { length } => Piece::Hole(length),
             ChunkRef::Data { id, length } => {
                 let control = Control::default();
-                Piece::Data(Fetcher::new(&self.inner, &control)?.fetch_one(&id, length)?)
+                Piece::Data(Fetcher::new(&self.inner, &control)?.fetch_one(ChunkKind::Data, &id, length)?)
             }
         };
         self.piece = Some((offset, piece));

@@ -84,7 +84,7 @@ impl PageSource for Inner {
             return Ok(bytes);
         }
         // A large or damaged pack: this page alone, or from elsewhere.
-        Ok(Fetcher::new(self, &control)?.fetch_one(&page.id, page.length)?.into())
+        Ok(Fetcher::new(self, &control)?.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The levels that need the password, and the entry point of all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use hashbrown::HashSet;
@@ -96,8 +96,16 @@ impl Repository {
 
 /// Walks every backup, and says which entries the damage that was found hurts.
 fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, findings: &Findings) -> Result<()> {
-    let index = view::for_reading(inner, &present.history, control)?;
+    let (index, unusable) = view::for_verifying(inner, &present.history, control)?;
     inner.set_index(&index);
+    let needed: BTreeSet<&ObjectName> = present.commits.iter().flat_map(|commit| &commit.content.indexes).collect();
+    for (name, error) in unusable.into_iter().filter(|(name, _)| needed.contains(name)) {
+        let key = Place::Index(name).key();
+        // Missing ones and those with other bytes were reported.
+        if !findings.has_finding_about(key.as_str())? {
+            findings.add_error(FindingKind::Structure, key.as_str(), error)?;
+        }
+    }
     let mut walked = Walked::default();
     for commit in &present.commits {
         // A closure that cannot be read was reported.

@@ -157,6 +157,11 @@ impl Findings {
         Ok(())
     }
 
+    /// Whether there is a finding about `object`, as far as findings are listed.
+    pub(crate) fn has_finding_about(&self, object: &str) -> Result<bool> {
+        Ok(lock(&self.state)?.findings.iter().any(|finding| finding.object == object))
+    }
+
     /// An error as a finding; cancelling stays an error.
     pub(crate) fn add_error(&self, kind: FindingKind, object: &str, error: Error) -> Result<()> {
         match error {

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
 use crate::index::{Index, Location};
+use crate::pack::ChunkKind;
 use crate::progress::Event;
 use crate::repository::backup::Backup;
 use crate::repository::environment::Control;
@@ -26,7 +27,7 @@ struct Uncached<'r> {
 
 impl PageSource for Uncached<'_> {
     fn page(&self, page: &PageRef) -> Result<bytes::Bytes> {
-        Ok(Fetcher::new(self.inner, self.control)?.fetch_one(&page.id, page.length)?.into())
+        Ok(Fetcher::new(self.inner, self.control)?.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
     }
 }
 
@@ -56,8 +57,14 @@ pub(crate) fn check_backup(
     let catalogue = CatalogueReader::new(backup.catalogue, &pages);
     let outside = |pack: &ObjectName| closure.is_some_and(|closure| !closure.packs.contains_key(pack));
     let mut reported: HashSet<ObjectName> = HashSet::new();
-    let mut check_place = |id: &ChunkId| {
-        let Some(Location { pack, .. }) = index.lookup(id) else { return Ok(false) };
+    let mut check_place = |kind: ChunkKind, id: &ChunkId, length: u32| {
+        let fits = |location: &Location| (location.kind, location.raw) == (kind, length);
+        let Some(location) = index.lookup(id) else { return Ok(false) };
+        // Content and pages are no chunks of each other.
+        if !fits(&location) && !index.lookup_all(id).iter().any(fits) {
+            return Ok(false);
+        }
+        let pack = location.pack;
         // Two writers may have stored the same chunk: one of its places must be named.
         if outside(&pack)
             && index.lookup_all(id).iter().all(|location| outside(&location.pack))
@@ -73,7 +80,7 @@ pub(crate) fn check_backup(
         Ok(true)
     };
     // A page without a place is reported when the entries below it are read.
-    let result = catalogue.walk_pages(&mut |page, _| check_place(&page.id));
+    let result = catalogue.walk_pages(&mut |page, _| check_place(ChunkKind::Meta, &page.id, page.length));
     if let Err(error) = result {
         findings.add_error(FindingKind::Structure, body.as_str(), error)?;
     }
@@ -99,6 +106,9 @@ pub(crate) fn check_backup(
     findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
 }
 
+/// Whether a chunk of this kind, id and length has a place.
+type CheckPlace<'c> = dyn FnMut(ChunkKind, &ChunkId, u32) -> Result<bool> + 'c;
+
 /// Walks the content of an entry: pages first, each once, then references. `check_place` says whether a chunk has
 /// a place.
 fn check_entry(
@@ -106,14 +116,14 @@ fn check_entry(
     entry: &Entry,
     pages: &dyn PageSource,
     walked: &mut Walked,
-    check_place: &mut dyn FnMut(&ChunkId) -> Result<bool>,
+    check_place: &mut CheckPlace<'_>,
     findings: &Findings,
 ) -> Result<()> {
     let affected = AffectedEntry { backup: backup.id, path: entry.path.clone() };
     let mut fresh = false;
     let mut lost: Vec<ChunkId> = Vec::new();
     let result = walk_pages(&entry.content, pages, &mut |page, height, covered| {
-        if !check_place(&page.id)? {
+        if !check_place(ChunkKind::Meta, &page.id, page.length)? {
             lost.push(page.id);
             return Ok(false);
         }
@@ -126,8 +136,8 @@ fn check_entry(
     if damage.is_none() && lost.is_empty() && (fresh || inline) {
         for item in Refs::new(&entry.content, 0..entry.content.length, pages) {
             match item {
-                Ok((_, ChunkRef::Data { id, .. })) => {
-                    if !check_place(&id)? {
+                Ok((_, ChunkRef::Data { id, length })) => {
+                    if !check_place(ChunkKind::Data, &id, length)? {
                         lost.push(id);
                     }
                 }
@@ -148,7 +158,7 @@ fn check_entry(
     lost.dedup();
     for id in lost {
         let object = id.to_string();
-        findings.add(FindingKind::Chunk, &object, "no index names it")?;
+        findings.add(FindingKind::Chunk, &object, "no index names it with the length and the kind that refer to it")?;
         findings.affect(&[object], &affected)?;
     }
     Ok(())

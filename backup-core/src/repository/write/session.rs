@@ -370,7 +370,7 @@ impl BackupSession {
         };
         let id = self.writer.commit(&*inner.storage, &inner.signers, &commit, &inner.writer_key)?;
         inner.forget_view();
-        Backup::from_body(id, body)
+        Backup::from_body(id, Place::Body(sealed.name), body)
     }
 
     /// Ends the session without a backup. What it stored is used by later sessions, or collected.
@@ -491,10 +491,12 @@ impl BackupStatistics {
 }
 
 impl Backup {
-    pub(crate) fn from_body(id: BackupId, body: BackupBody) -> Result<Self> {
+    /// `place` is that of the body.
+    pub(crate) fn from_body(id: BackupId, place: Place, body: BackupBody) -> Result<Self> {
         Ok(Self {
             id,
-            kind: body.kind.parse().map_err(|_| Error::damaged("backup body", id, "its kind is not valid"))?,
+            kind: (body.kind.parse())
+                .map_err(|_| Error::damaged("backup body", place.key(), "its kind is not valid"))?,
             host: body.host,
             tags: body.tags,
             labels: body.labels,

@@ -1,0 +1,20 @@
+#!/bin/sh
+# The long runs, of which `make test` takes a share (docs/testing.md).
+#
+#   scripts/campaign.sh corruption       every change of every byte of a small repository
+#   scripts/campaign.sh kill [TIMES]     the command killed at random moments, 100 times unless TIMES says otherwise;
+#                                        KILL_SEED=N repeats the round with that seed
+set -eu
+cd "$(dirname "$0")/.."
+case "${1:-}" in
+corruption)
+    BACKUP_CAMPAIGN=full exec cargo test -p backup-core --all-features --test corruption -- --nocapture
+    ;;
+kill)
+    KILL_TIMES=${2:-100} exec cargo test -p backup-cli --all-features --test cli -- --nocapture killed_at_random
+    ;;
+*)
+    sed -n '2,7p' "$0" >&2
+    exit 2
+    ;;
+esac
