@@ -281,8 +281,7 @@ mod tests {
         let tools = vec![report(ToolName::Backup, 2.0, 1.0, None, 4.0), report(ToolName::Borg, 10.0, 4.0, None, 8.0)];
         let input = Input { kind: Kind::Dump, file: "a".into(), next: None, length: 9_000_000, data: 8_000_000 };
         let text = show(&[Report { ratios: ratios(&tools), input, changed: 0, tools, missing: vec!["rustic"] }]);
-        for expected in
-            ["| backup ", "| 2.00 (1.50, 3) |", "SKIPPED, not on PATH: rustic", "dump, 8 MB of data in 9 MB"]
+        for expected in ["| backup ", " 2.00 (1.50, 3) |", "SKIPPED, not on PATH: rustic", "dump, 8 MB of data in 9 MB"]
         {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

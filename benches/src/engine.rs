@@ -31,6 +31,8 @@ pub struct Step {
     pub repository: u64,
     /// What the primitives of the operation take, as a share of its seconds. `None` where it has none.
     pub efficiency: Option<f64>,
+    /// The same of CPU time: what is left of it when other programs keep the processors busy.
+    pub cpu_efficiency: Option<f64>,
 }
 
 /// The operations on one input.
@@ -42,8 +44,10 @@ pub struct Report {
     pub threads: usize,
     /// The implementation of AES-256-GCM.
     pub aead: &'static str,
-    /// What was compared with.
+    /// What was compared with: bytes a second on all threads together.
     pub rates: Rates,
+    /// And bytes for each second of CPU.
+    pub cpu_rates: Rates,
     /// What was measured, in order.
     pub steps: Vec<Step>,
 }
@@ -72,8 +76,19 @@ pub fn show(reports: &[Report]) -> String {
             megabytes(input.data),
             megabytes(input.length)
         ));
-        let headings =
-            ["step", "seconds", "user", "system", "peak MiB", "repository MB", "engine s", "MB", "MB/s", "limit %"];
+        let headings = [
+            "step",
+            "seconds",
+            "user",
+            "system",
+            "peak MiB",
+            "repository MB",
+            "engine s",
+            "MB",
+            "MB/s",
+            "limit %",
+            "CPU limit %",
+        ];
         let mut table = Table::new(&headings);
         for step in &report.steps {
             let amounts = &step.outcome.amounts;
@@ -92,7 +107,8 @@ pub fn show(reports: &[Report]) -> String {
                 seconds(step.outcome.seconds),
                 bytes,
                 rate,
-                step.efficiency.map_or_else(String::new, |share| format!("{:.0}", share * 100.0)),
+                percent(step.efficiency),
+                percent(step.cpu_efficiency),
             ]);
         }
         out.push_str(&table.render());
@@ -100,9 +116,13 @@ pub fn show(reports: &[Report]) -> String {
     }
     out.push_str(
         "seconds: of the process, opening with a password included; engine s: of the operation alone; limit %: what its\n\
-         primitives take on all threads, measured in this run, as a share of engine s.\n",
+         primitives take on all threads, measured in this run, as a share of engine s; CPU limit %: the same of CPU time.\n",
     );
     out
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(String::new, |share| format!("{:.0}", share * 100.0))
 }
 
 struct Runner<'a> {
@@ -110,6 +130,7 @@ struct Runner<'a> {
     input: &'a Input,
     scratch: &'a Path,
     rates: Rates,
+    cpu_rates: Rates,
     steps: Vec<Step>,
 }
 
@@ -125,17 +146,21 @@ impl Runner<'_> {
             .args(action);
         let (cost, printed) = job.run(self.scratch).with_context(|| format!("{name} failed"))?;
         let outcome: Outcome = serde_json::from_slice(&printed).context("an operation said something else")?;
-        let limit = self.rates.seconds(&outcome.amounts);
-        let efficiency = (limit > 0.0).then(|| self.rates.efficiency(&outcome.amounts, outcome.seconds));
-        self.steps.push(Step { name, cost, outcome, repository: size_below(repository)?, efficiency });
+        let of = |rates: &Rates, seconds| {
+            let share = rates.efficiency(&outcome.amounts, seconds);
+            (share > 0.0).then_some(share)
+        };
+        let efficiency = of(&self.rates, outcome.seconds);
+        let cpu_efficiency = of(&self.cpu_rates, outcome.cpu);
+        self.steps.push(Step { name, cost, outcome, repository: size_below(repository)?, efficiency, cpu_efficiency });
         Ok(())
     }
 }
 
 fn measure(input: Input, arguments: &Engine, scratch: &Path) -> Result<Report> {
     let threads = arguments.common.threads();
-    let rates = rates(&input, arguments.sample, threads, LEVEL, arguments.aead, scratch)?;
-    let mut runner = Runner { arguments, input: &input, scratch, rates, steps: Vec::new() };
+    let (rates, cpu_rates) = rates(&input, arguments.sample, threads, LEVEL, arguments.aead, scratch)?;
+    let mut runner = Runner { arguments, input: &input, scratch, rates, cpu_rates, steps: Vec::new() };
     let repository = scratch.join(format!("repository-{}", input.kind.name()));
     let repository = repository.as_path();
     let (backup, file) = (Path::new("backup"), input.file.as_path());
@@ -165,8 +190,8 @@ fn measure(input: Input, arguments: &Engine, scratch: &Path) -> Result<Report> {
     runner.step("verify content", repository, &[Path::new("verify-content")])?;
     runner.step("verify bytes", repository, &[Path::new("verify-bytes")])?;
     fs::remove_dir_all(repository)?;
-    let Runner { rates, steps, .. } = runner;
-    Ok(Report { input, threads, aead: arguments.aead.name(), rates, steps })
+    let Runner { rates, cpu_rates, steps, .. } = runner;
+    Ok(Report { input, threads, aead: arguments.aead.name(), rates, cpu_rates, steps })
 }
 
 /// A copy of a repository that shares its files: they are never changed, only added and removed.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use backup_core::crypto::{AeadProvider, AesGcm, AwsLcRs};
 use backup_core::testing::stages::Chunker;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::arguments::{Aead, Primitives};
@@ -32,6 +33,8 @@ pub struct Primitive {
     pub one: f64,
     /// GB a second on all threads together.
     pub all: f64,
+    /// GB for each second of CPU, with all threads at work: what other programs do meanwhile changes it least.
+    pub each_cpu_second: f64,
 }
 
 /// The primitives on one input.
@@ -68,9 +71,12 @@ pub fn show(reports: &[Report]) -> String {
     for report in reports {
         let (kind, megabytes) = (report.input.kind.name(), report.sample / 1_000_000);
         let all = format!("{} threads", report.threads);
-        let mut table = Table::new(&[&format!("{kind}, {megabytes} MB; GB/s"), "one core", &all]);
+        let mut table = Table::new(&[&format!("{kind}, {megabytes} MB; GB/s"), "one core", &all, "CPU second"]);
         for primitive in &report.primitives {
-            table.push(vec![primitive.name.clone(), format!("{:.2}", primitive.one), format!("{:.2}", primitive.all)]);
+            let rates = [primitive.one, primitive.all, primitive.each_cpu_second];
+            let mut row = vec![primitive.name.clone()];
+            row.extend(rates.map(|rate| format!("{rate:.2}")));
+            table.push(row);
         }
         out.push_str(&table.render());
         out.push('\n');
@@ -100,12 +106,20 @@ fn report(input: Input, arguments: &Primitives, scratch: &Path) -> Result<Report
     Ok(Report { sample: sample.bytes(), input, threads, primitives })
 }
 
-/// What the limits of the engine's operations are computed from: bytes a second on all threads together.
+/// What the limits of the engine's operations are computed from: bytes a second on all threads together, and bytes for
+/// each second of CPU.
 ///
 /// # Errors
 ///
 /// Where files cannot be read or written.
-pub fn rates(input: &Input, sample: u64, threads: usize, level: i32, aead: Aead, scratch: &Path) -> Result<Rates> {
+pub fn rates(
+    input: &Input,
+    sample: u64,
+    threads: usize,
+    level: i32,
+    aead: Aead,
+    scratch: &Path,
+) -> Result<(Rates, Rates)> {
     let sample = Sample::read(&input.file, sample)?;
     let bench = Bench { sample: &sample, threads, scratch, file: &input.file };
     let provider: &'static dyn AeadProvider = match aead {
@@ -114,16 +128,38 @@ pub fn rates(input: &Input, sample: u64, threads: usize, level: i32, aead: Aead,
     };
     let all = |pieces: &[&[u8]], work: &(dyn Fn() -> Result<Work> + Sync)| throughput(pieces, threads, work);
     let (chunks, segments) = (bench.chunks(), bench.segments());
-    Ok(Rates {
-        // Cutting at multiples of a number costs nothing.
-        chunk: if input.kind == Kind::Image { f64::INFINITY } else { all(&segments, &chunk)? },
-        hash: all(&chunks, &hash(1 << 20))?,
-        compress: all(&chunks, &compress(level))?,
-        seal: all(&chunks, &seal(provider))?,
-        open: all(&chunks, &open(provider))?,
-        decompress: bench.decompression_on(threads)?,
-        write: bench.write(threads)?,
-    })
+    // Cutting at multiples of a number costs nothing.
+    let nothing = Rate { wall: f64::INFINITY, cpu: f64::INFINITY };
+    let chunk = if input.kind == Kind::Image { nothing } else { all(&segments, &chunk)? };
+    let hash = all(&chunks, &hash(1 << 20))?;
+    let compress = all(&chunks, &compress(level))?;
+    let (seal, open) = (all(&chunks, &seal(provider))?, all(&chunks, &open(provider))?);
+    let (decompress, write) = (bench.decompression_on(threads)?, bench.write(threads)?);
+    let of = |rate: fn(Rate) -> f64| Rates {
+        chunk: rate(chunk),
+        hash: rate(hash),
+        compress: rate(compress),
+        seal: rate(seal),
+        open: rate(open),
+        decompress: rate(decompress),
+        write: rate(write),
+    };
+    Ok((of(|rate| rate.wall), of(|rate| rate.cpu)))
+}
+
+/// Bytes a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    /// Of all threads together, by the clock.
+    wall: f64,
+    /// For each second of CPU.
+    cpu: f64,
+}
+
+impl Rate {
+    fn best(self, other: Self) -> Self {
+        Self { wall: self.wall.max(other.wall), cpu: self.cpu.max(other.cpu) }
+    }
 }
 
 struct Bench<'a> {
@@ -150,16 +186,17 @@ impl Bench<'_> {
         self.both(name, |threads| throughput(&self.segments(), threads, work))
     }
 
-    fn both(&self, name: &str, measure: impl Fn(usize) -> Result<f64>) -> Result<Primitive> {
-        let (one, all) = (measure(1)? / 1e9, measure(self.threads)? / 1e9);
-        Ok(Primitive { name: name.to_owned(), one, all })
+    fn both(&self, name: &str, measure: impl Fn(usize) -> Result<Rate>) -> Result<Primitive> {
+        let (one, all) = (measure(1)?, measure(self.threads)?);
+        let name = name.to_owned();
+        Ok(Primitive { name, one: one.wall / 1e9, all: all.wall / 1e9, each_cpu_second: all.cpu / 1e9 })
     }
 
     fn decompression(&self) -> Result<Primitive> {
         self.both("zstd 3 decompression (bytes out)", |threads| self.decompression_on(threads))
     }
 
-    fn decompression_on(&self, threads: usize) -> Result<f64> {
+    fn decompression_on(&self, threads: usize) -> Result<Rate> {
         let mut zstd = zstd::bulk::Compressor::new(3)?;
         let compressed = self.sample.chunks().map(|chunk| zstd.compress(chunk)).collect::<Result<Vec<_>, _>>()?;
         let pieces: Vec<&[u8]> = compressed.iter().map(Vec::as_slice).collect();
@@ -199,10 +236,10 @@ impl Bench<'_> {
     }
 
     /// Into a new file every time: its pages have to be found and cleared, as in a restore.
-    fn write(&self, threads: usize) -> Result<f64> {
+    fn write(&self, threads: usize) -> Result<Rate> {
         let path = self.scratch.join("written");
         let chunks = self.chunks();
-        let mut best = 0.0f64;
+        let mut best = Rate::default();
         for _ in 0..2 {
             rustix::fs::sync();
             let file = OpenOptions::new().write(true).create_new(true).open(&path).context("cannot create a file")?;
@@ -213,7 +250,7 @@ impl Bench<'_> {
                     Ok(chunks[number].len())
                 }))
             })?;
-            best = best.max(rate.0);
+            best = best.best(rate.0);
             std::fs::remove_file(&path)?;
         }
         Ok(best)
@@ -295,7 +332,7 @@ fn compress(level: i32) -> impl Fn() -> Result<Work> + Sync {
 }
 
 /// Bytes a second of `work` on `pieces`, by `threads` threads.
-fn throughput(pieces: &[&[u8]], threads: usize, work: &(dyn Fn() -> Result<Work> + Sync)) -> Result<f64> {
+fn throughput(pieces: &[&[u8]], threads: usize, work: &(dyn Fn() -> Result<Work> + Sync)) -> Result<Rate> {
     concurrently(pieces.len(), threads, &|| {
         let mut work = work()?;
         Ok(Box::new(move |number: usize| work(pieces[number])))
@@ -304,12 +341,16 @@ fn throughput(pieces: &[&[u8]], threads: usize, work: &(dyn Fn() -> Result<Work>
 
 type NumberedWork<'a> = Box<dyn FnMut(usize) -> Result<usize> + 'a>;
 
-/// Bytes a second over the numbers below `count`: of the fastest of up to three passes.
-fn concurrently<'a>(count: usize, threads: usize, work: &(dyn Fn() -> Result<NumberedWork<'a>> + Sync)) -> Result<f64> {
-    let (mut best, mut spent) = (0.0f64, Duration::ZERO);
+/// Bytes a second over the numbers below `count`: the best of up to three passes.
+fn concurrently<'a>(
+    count: usize,
+    threads: usize,
+    work: &(dyn Fn() -> Result<NumberedWork<'a>> + Sync),
+) -> Result<Rate> {
+    let (mut best, mut spent) = (Rate::default(), Duration::ZERO);
     for _ in 0..3 {
         let (rate, time) = one_pass(count, threads, work)?;
-        best = best.max(rate);
+        best = best.best(rate);
         spent += time;
         if spent > ENOUGH {
             break;
@@ -322,22 +363,22 @@ fn one_pass<'a>(
     count: usize,
     threads: usize,
     work: &(dyn Fn() -> Result<NumberedWork<'a>> + Sync),
-) -> Result<(f64, Duration)> {
+) -> Result<(Rate, Duration)> {
     let next = AtomicUsize::new(0);
     // Buffers are made before anybody begins.
     let ready = Barrier::new(threads);
     std::thread::scope(|scope| {
         let spawn = |_| {
-            scope.spawn(|| -> Result<(usize, Instant, Instant)> {
+            scope.spawn(|| -> Result<(usize, [Instant; 2], Duration)> {
                 let work = work();
                 ready.wait();
-                let started = Instant::now();
+                let (started, cpu) = (Instant::now(), thread_cpu());
                 let mut work = work?;
                 let mut bytes = 0;
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= count {
-                        return Ok((bytes, started, Instant::now()));
+                        return Ok((bytes, [started, Instant::now()], thread_cpu().saturating_sub(cpu)));
                     }
                     bytes += work(number)?;
                 }
@@ -349,10 +390,17 @@ fn one_pass<'a>(
             done.push(worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
         }
         // From when the first began until the last ended.
-        let started = done.iter().map(|(_, started, _)| *started).min().context("no threads")?;
-        let ended = done.iter().map(|(_, _, ended)| *ended).max().context("no threads")?;
-        let time = ended.duration_since(started);
-        let bytes: usize = done.iter().map(|(bytes, ..)| bytes).sum();
-        Ok((bytes as f64 / time.as_secs_f64().max(1e-9), time))
+        let started = done.iter().map(|(_, [started, _], _)| *started).min().context("no threads")?;
+        let ended = done.iter().map(|(_, [_, ended], _)| *ended).max().context("no threads")?;
+        let (time, cpu) = (ended.duration_since(started), done.iter().map(|(.., cpu)| *cpu).sum());
+        let bytes = done.iter().map(|(bytes, ..)| bytes).sum::<usize>() as f64;
+        let per = |time: Duration| bytes / time.as_secs_f64().max(1e-9);
+        Ok((Rate { wall: per(time), cpu: per(cpu) }, time))
     })
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
