@@ -27,6 +27,8 @@ pub enum Command {
     Engine(Engine),
     /// The backup command beside restic, rustic, borg and bupstash, whichever are on PATH
     Compare(Compare),
+    /// Opening a generated repository of many chunks: time and memory of its index
+    Index(Index),
     /// One operation on a repository: what `engine` runs
     #[command(hide = true)]
     Operation(Operation),
@@ -114,6 +116,23 @@ pub struct Compare {
     #[command(flatten)]
     #[allow(missing_docs, reason = "see the type")]
     pub common: Common,
+}
+
+/// `index`
+#[derive(Debug, Args)]
+pub struct Index {
+    /// Chunks of the repository
+    #[arg(default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub count: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the repository goes [default: below the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Threads [default: one, as the CPU time of one core is what is looked for]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
 }
 
 /// `operation`
@@ -207,4 +226,50 @@ pub fn parse_size(text: &str) -> Result<u64> {
     let number: u64 = digits.parse().with_context(|| format!("{text:?} is no size such as 512M"))?;
     ensure!(number > 0, "a size of nothing");
     number.checked_mul(1 << shift).with_context(|| format!("{text} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("1", 1), ("3k", 3 << 10), ("512M", 512 << 20), ("6G", 6 << 30)] {
+            assert_eq!(parse_size(text).unwrap(), size);
+        }
+        for bad in ["", "M", "0", "0G", "-1", "1.5G", "1T", "99999999999G", "ü"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn commands_of_the_documentation() {
+        for line in [
+            "primitives",
+            "primitives disk.img --json --sample 1G",
+            "engine disk.img next.img --threads 2 --aead aws-lc-rs",
+            "engine --kind dump --size 1G",
+            "compare a.sql b.sql --runs 5 --tools backup,borg-lz4,borg-fixed",
+            "index",
+            "index 1000000 --json",
+            "measured cost -- true --version",
+            "operation backup file --changes map --repository r --kind image --threads 2",
+        ] {
+            if let Err(error) = Arguments::try_parse_from(format!("backup-bench {line}").split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in ["", "engine --threads 0", "compare --runs 0", "index 0", "primitives --kind tape", "measured cost"]
+        {
+            let words = format!("backup-bench {line}");
+            assert!(Arguments::try_parse_from(words.split(' ').filter(|word| !word.is_empty())).is_err(), "{line}");
+        }
+    }
 }

@@ -54,6 +54,8 @@ pub struct Ratio {
     pub ours: f64,
     /// Its seconds for each of ours.
     pub ratio: f64,
+    /// The least CPU seconds of the others, for each of ours: what other programs do meanwhile changes it least.
+    pub cpu_ratio: f64,
 }
 
 /// A comparison on one input.
@@ -82,7 +84,7 @@ pub fn run(arguments: &Compare) -> Result<Vec<Report>> {
         None => Some(std::env::current_exe()?.with_file_name("backup")).filter(|program| program.is_file()),
     };
     let wanted = if arguments.tools.is_empty() { ToolName::DEFAULT.to_vec() } else { arguments.tools.clone() };
-    let scratch = scratch(&arguments.common)?;
+    let scratch = scratch(arguments.common.directory.as_deref())?;
     let (mut tools, mut missing) = (Vec::new(), Vec::new());
     for name in wanted {
         match Tool::find(name, backup.as_deref()) {
@@ -170,18 +172,20 @@ fn median_run(runs: &[Run]) -> Run {
 
 fn ratios(tools: &[ToolReport]) -> Vec<Ratio> {
     let Some(ours) = tools.iter().find(|report| report.tool == ToolName::Backup) else { return Vec::new() };
-    let of = |step, ours: f64, theirs: fn(&Run) -> f64| {
-        let others = tools.iter().filter(|report| report.tool != ToolName::Backup);
-        let fastest = others.min_by(|a, b| theirs(&a.median).total_cmp(&theirs(&b.median)))?;
-        let seconds = theirs(&fastest.median);
-        Some(Ratio { step, fastest: fastest.tool.name(), seconds, ours, ratio: seconds / ours })
+    let of = |step, ours: Cost, theirs: fn(&Run) -> Cost| {
+        let others = || tools.iter().filter(|report| report.tool != ToolName::Backup);
+        let wall = |report: &ToolReport| theirs(&report.median).wall;
+        let cpu = others().map(|report| theirs(&report.median).cpu()).min_by(f64::total_cmp)?;
+        let fastest = others().min_by(|a, b| wall(a).total_cmp(&wall(b)))?;
+        let (name, seconds) = (fastest.tool.name(), wall(fastest));
+        let (ratio, cpu_ratio) = (seconds / ours.wall, cpu / ours.cpu());
+        Some(Ratio { step, fastest: name, seconds, ours: ours.wall, ratio, cpu_ratio })
     };
-    let next: fn(&Run) -> f64 = |run| run.next.wall;
     [
-        of("first backup", ours.median.first.wall, |run| run.first.wall),
-        of("next day", ours.median.next.wall, next),
-        ours.median.next_with_map.and_then(|cost| of("next day, change map", cost.wall, next)),
-        of("restore", ours.median.restore.wall, |run| run.restore.wall),
+        of("first backup", ours.median.first, |run| run.first),
+        of("next day", ours.median.next, |run| run.next),
+        ours.median.next_with_map.and_then(|cost| of("next day, change map", cost, |run| run.next)),
+        of("restore", ours.median.restore, |run| run.restore),
     ]
     .into_iter()
     .flatten()
@@ -205,9 +209,8 @@ pub fn show(reports: &[Report]) -> String {
         let headings = ["seconds (CPU, peak MiB)", "first", "next day", "change map", "restore", "repository MB"];
         let mut table = Table::new(&headings);
         for tool in &report.tools {
-            let cell = |cost: &Cost| {
-                format!("{} ({}, {})", seconds(cost.wall), seconds(cost.user + cost.system), mebibytes(cost.peak))
-            };
+            let cell =
+                |cost: &Cost| format!("{} ({}, {})", seconds(cost.wall), seconds(cost.cpu()), mebibytes(cost.peak));
             table.push(vec![
                 tool.tool.name().to_owned(),
                 cell(&tool.median.first),
@@ -219,15 +222,17 @@ pub fn show(reports: &[Report]) -> String {
         }
         out.push_str(&table.render());
         out.push('\n');
-        let mut table = Table::new(&["against the fastest other", "it", "its seconds", "ours", "ratio"]);
+        let mut table =
+            Table::new(&["against the fastest other", "it", "its seconds", "ours", "ratio", "ratio of CPU"]);
         for ratio in &report.ratios {
-            let Ratio { step, fastest, seconds: theirs, ours, ratio } = ratio;
+            let Ratio { step, fastest, seconds: theirs, ours, ratio, cpu_ratio } = ratio;
             table.push(vec![
                 (*step).to_owned(),
                 (*fastest).to_owned(),
                 seconds(*theirs),
                 seconds(*ours),
                 format!("{ratio:.1}"),
+                format!("{cpu_ratio:.1}"),
             ]);
         }
         out.push_str(&table.render());

@@ -58,7 +58,7 @@ pub struct Report {
 ///
 /// Where an operation fails, or what is restored is not what was backed up.
 pub fn run(arguments: &Engine) -> Result<Vec<Report>> {
-    let scratch = scratch(&arguments.common)?;
+    let scratch = scratch(arguments.common.directory.as_deref())?;
     let (file, next) = (arguments.file.as_deref(), arguments.next.as_deref());
     let inputs = Input::all(file, next, true, &arguments.common, scratch.path())?;
     inputs.into_iter().map(|input| measure(input, arguments, scratch.path())).collect()

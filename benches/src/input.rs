@@ -150,8 +150,8 @@ pub fn data_of(path: &Path) -> Result<Vec<Range<u64>>> {
 /// # Errors
 ///
 /// Where it cannot be made.
-pub fn scratch(common: &Common) -> Result<tempfile::TempDir> {
-    let parent = common.directory.clone().unwrap_or_else(std::env::temp_dir);
+pub fn scratch(directory: Option<&Path>) -> Result<tempfile::TempDir> {
+    let parent = directory.map_or_else(std::env::temp_dir, Path::to_owned);
     fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let parent = fs::canonicalize(&parent)?;
     tempfile::Builder::new().prefix("backup-bench-").tempdir_in(parent).context("cannot make a temporary directory")

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod efficiency;
 pub mod engine;
 pub mod generate;
+pub mod index;
 pub mod input;
 pub mod measure;
 pub mod operation;

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use backup_bench::arguments::{Arguments, Command};
-use backup_bench::{compare, engine, measure, operation, primitives};
+use backup_bench::{compare, engine, index, measure, operation, primitives};
 use clap::Parser;
 
 fn main() -> Result<()> {
@@ -19,6 +19,10 @@ fn main() -> Result<()> {
         Command::Compare(arguments) => {
             let reports = compare::run(&arguments)?;
             (arguments.common.json.then(|| serde_json::to_string_pretty(&reports)), compare::show(&reports))
+        }
+        Command::Index(arguments) => {
+            let report = index::run(&arguments)?;
+            (arguments.json.then(|| serde_json::to_string_pretty(&report)), index::show(&report))
         }
         Command::Operation(arguments) => return operation::run(&arguments),
         Command::Measured(arguments) => return measure::run_measured(&arguments),

@@ -29,6 +29,14 @@ pub struct Cost {
     pub peak: u64,
 }
 
+impl Cost {
+    /// Seconds of CPU.
+    #[must_use]
+    pub const fn cpu(&self) -> f64 {
+        self.user + self.system
+    }
+}
+
 /// Seconds of CPU in programs and in the kernel, and peak memory in bytes.
 ///
 /// # Errors
@@ -145,7 +153,7 @@ impl Job {
     /// Where it cannot be run or fails, with the end of what it printed.
     pub fn run(&self, scratch: &Path) -> Result<(Cost, Vec<u8>)> {
         // What earlier commands wrote is not written on this one's time.
-        rustix::fs::sync();
+        rustix::fs::syncfs(File::open(scratch).context("cannot open the scratch directory")?)?;
         let (result, output, errors) = (scratch.join("cost.json"), scratch.join("output"), scratch.join("errors"));
         let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);

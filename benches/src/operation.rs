@@ -22,6 +22,7 @@ use backup_core::repository::{
 };
 use backup_core::secret::Password;
 use backup_core::source::BlockSink;
+use backup_core::testing::stages::load_index;
 use nix::sys::resource::UsageWho;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,7 @@ use crate::measure::usage;
 /// Name of the only entry of every backup.
 const ENTRY: &str = "input";
 /// It protects nothing.
-const PASSWORD: &str = "a password for a measurement";
+pub(crate) const PASSWORD: &str = "a password for a measurement";
 
 /// What an operation did and how long it took, without the opening of the repository before it.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -45,8 +46,29 @@ pub struct Outcome {
     pub cpu: f64,
     /// What was done.
     pub amounts: Amounts,
-    /// Chunks in the index, and the memory it takes, where it was asked for.
-    pub index: Option<(u64, u64)>,
+    /// The index, where it was asked for.
+    pub index: Option<Index>,
+}
+
+/// An index in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// Places of chunks.
+    pub chunks: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Bytes that it says it takes.
+    pub bytes: u64,
+    /// By how many bytes the process grew.
+    pub resident: u64,
+}
+
+/// Memory of this process that is resident now, in bytes.
+fn resident() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+    Ok(kib * 1024)
 }
 
 /// `operation`: runs it and prints its [`Outcome`] as JSON.
@@ -65,9 +87,10 @@ pub fn run(arguments: &Operation) -> Result<()> {
             Ok(Amounts::default())
         }),
         Action::Open => {
-            // Asking for sizes is what loads the index.
-            let (outcome, sizes) = timed(|| Ok(repository(arguments)?.statistics()?))?;
-            let index = Some((sizes.chunks, sizes.index_memory_bytes));
+            let repository = repository(arguments)?;
+            let before = resident()?;
+            let (outcome, (chunks, packs, bytes)) = timed(|| Ok(load_index(&repository, &control)?))?;
+            let index = Some(Index { chunks, packs, bytes, resident: resident()?.saturating_sub(before) });
             Ok((Outcome { index, ..outcome }, Amounts::default()))
         }
         Action::Backup { file, changes } => back_up(arguments, &control, file, changes.as_deref()),

@@ -59,7 +59,7 @@ type Work = Box<dyn FnMut(&[u8]) -> Result<usize>>;
 ///
 /// Where files cannot be read or written.
 pub fn run(arguments: &Primitives) -> Result<Vec<Report>> {
-    let scratch = scratch(&arguments.common)?;
+    let scratch = scratch(arguments.common.directory.as_deref())?;
     let inputs = Input::all(arguments.file.as_deref(), None, false, &arguments.common, scratch.path())?;
     inputs.into_iter().map(|input| report(input, arguments, scratch.path())).collect()
 }
@@ -241,7 +241,7 @@ impl Bench<'_> {
         let chunks = self.chunks();
         let mut best = Rate::default();
         for _ in 0..2 {
-            rustix::fs::sync();
+            rustix::fs::syncfs(File::open(self.scratch)?)?;
             let file = OpenOptions::new().write(true).create_new(true).open(&path).context("cannot create a file")?;
             let rate = one_pass(chunks.len(), threads, &|| {
                 let (file, chunks) = (&file, &chunks);
