@@ -1,5 +1,5 @@
 # Thin names for the real commands.
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo:
 	cargo run --release --example quickstart
@@ -18,6 +18,14 @@ test: lint
 	cargo run --release --example quickstart
 	cargo run --release --example dump
 	sh scripts/test.sh
+
+# What the engine does on generated inputs, and beside other programs that are on PATH. See docs/performance.md.
+bench:
+	cargo build --release -p backup-cli -p backup-bench
+	cargo run --release -p backup-bench -- primitives
+	cargo run --release -p backup-bench -- engine
+	cargo run --release -p backup-bench -- compare
+	cargo run --release -p backup-bench -- index
 
 clean:
 	cargo clean

@@ -1,73 +1,10 @@
 #!/usr/bin/env python3
-"""Inputs, measurements and comparisons of scale.sh. Everything made here is the same on every run, except that
-the image is filled with the files of /usr: made-up bytes compress and repeat unlike any real disk."""
+"""Inputs and comparisons of scale.sh. Everything made here is the same on every run."""
 
-import json
 import os
 import random
 import stat
 import sys
-import time
-
-MIB = 1 << 20
-BLOCK = 4096
-
-
-def real_data():
-    """The contents of /usr, each file padded to whole blocks as on a disk, then noise for ever."""
-    for directory, directories, names in os.walk("/usr"):
-        directories.sort()
-        for name in sorted(names):
-            path = os.path.join(directory, name)
-            try:
-                if stat.S_ISREG(os.lstat(path).st_mode):
-                    with open(path, "rb") as file:
-                        while data := file.read(MIB):
-                            yield data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0")
-            except OSError:
-                continue
-    generator = random.Random(0)
-    while True:
-        yield generator.randbytes(MIB)
-
-
-def image(path, length_mib, data_mib):
-    """Runs of 64 KiB to 64 MiB of data, evenly spread, holes between them."""
-    length, left = int(length_mib) * MIB, int(data_mib) * MIB
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    generator, data, rest = random.Random(1), real_data(), b""
-    holes = (length - left) / left
-    with open(path, "wb") as file:
-        file.truncate(length)
-        position = 0
-        while left > 0:
-            run = min(left, BLOCK * int(2 ** generator.uniform(4, 14)))
-            left -= run
-            file.seek(position)
-            hole = BLOCK * int(run * holes / BLOCK)
-            position += run + hole
-            while run > 0:
-                rest = rest or next(data)
-                written = file.write(rest[:run])
-                run, rest = run - written, rest[written:]
-        os.fsync(file.fileno())
-
-
-def change_image(path, data_mib, day):
-    """A twelfth of the data changes, in runs of 4 KiB to 4 MiB. Prints the changed ranges."""
-    generator, ranges = random.Random(100 + int(day)), []
-    length, left = os.path.getsize(path), int(data_mib) * MIB // 12
-    with open(path, "r+b") as file:
-        while left > 0:
-            run = min(left, BLOCK * int(2 ** generator.uniform(0, 10)))
-            offset = BLOCK * generator.randrange((length - run) // BLOCK)
-            file.seek(offset)
-            # Half of it compresses to nothing much, as half of a disk does.
-            file.write(generator.randbytes(run // 2) + b"changed\n" * ((run - run // 2) // 8))
-            ranges.append([offset, run])
-            left -= run
-        os.fsync(file.fileno())
-    print(json.dumps(ranges))
 
 
 def small_content(generator, number):
@@ -142,25 +79,10 @@ def same(one, two):
     print(f"== files: {compared} entries are the same", file=sys.stderr)
 
 
-def measure(result, *command):
-    """Runs a command; writes its seconds by the wall and its peak memory in MiB."""
-    started = time.monotonic()
-    process = os.posix_spawnp(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
-    _, status, usage = os.wait4(process, 0)
-    seconds = time.monotonic() - started
-    if status != 0:
-        sys.exit(f"{' '.join(command)}: status {os.waitstatus_to_exitcode(status)}")
-    with open(result, "w", encoding="ascii") as file:
-        file.write(f"{seconds:.2f} {usage.ru_maxrss / 1024:.0f}\n")
-
-
 COMMANDS = {
-    "image": image,
-    "change-image": change_image,
     "files": files,
     "change-files": change_files,
     "same": same,
-    "measure": measure,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-//! What the published test vectors need of the inside (`tests/vectors`). Not an interface: it changes
-//! whenever the inside does.
+//! What the published test vectors (`tests/vectors`) and measurements (`benches`) need of the inside. Not an interface:
+//! it changes whenever the inside does.
+
+pub mod stages;
 
 use crate::crypto::{AeadProvider, AesGcm, Argon2Parameters, SigningKey};
 use crate::entropy::Entropy;
