@@ -1,6 +1,8 @@
 //! What the published test vectors need of the inside (`tests/vectors`). Not an interface: it changes
 //! whenever the inside does.
 
+pub mod fuzz;
+
 use crate::crypto::{AeadProvider, AesGcm, Argon2Parameters, SigningKey};
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
 
 pub mod forger;
+pub mod mutation;
 pub mod tree;
 
 use std::sync::Arc;
