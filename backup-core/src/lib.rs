@@ -59,5 +59,6 @@ mod length;
 mod object;
 mod pack;
 mod session;
+mod sync;
 
 pub use error::{Error, ErrorKind, Result};
