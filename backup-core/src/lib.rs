@@ -17,7 +17,8 @@
     clippy::as_conversions,
     clippy::panic,
     clippy::unreachable,
-    clippy::string_slice
+    clippy::string_slice,
+    clippy::arithmetic_side_effects
 )]
 #![cfg_attr(
     test,
@@ -29,6 +30,7 @@
         clippy::panic,
         clippy::unreachable,
         clippy::string_slice,
+        clippy::arithmetic_side_effects,
         reason = "a test that panics fails, as it should"
     )
 )]

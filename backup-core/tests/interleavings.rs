@@ -186,7 +186,7 @@ fn take_ahead(
 ) -> Vec<Result<u64>> {
     let in_memory = AtomicU64::new(0);
     let ahead = Ahead::new(items.into_iter(), most);
-    let taken = thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 ahead.work(
@@ -214,8 +214,7 @@ fn take_ahead(
             in_memory.fetch_sub(1, Ordering::SeqCst);
         }
         taken
-    });
-    taken
+    })
 }
 
 fn in_order(results: &[Result<u64>]) -> Vec<Option<u64>> {

@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
     reason = "a property that does not hold must stop the program"
 )]
 
@@ -18,7 +19,7 @@ mod reference;
 mod seeds;
 mod text;
 
-pub use self::formats::{backup_body, cbor, closure, config, key_slot, keyring, record};
+pub use self::formats::{backup_body, cbor, closure, config, is_structured, key_slot, keyring, record};
 pub use self::objects::{decompress, index_segment, pack, sealed_object};
 pub use self::seeds::seeds;
 pub use self::text::text;

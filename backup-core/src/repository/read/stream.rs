@@ -70,7 +70,7 @@ impl Repository {
                     while left > 0 {
                         let count = left.min(to_u64(zeros.len()));
                         write(zeros.get(..to_usize(count, "hole")?).unwrap_or_default())?;
-                        left -= count;
+                        left = left.saturating_sub(count);
                     }
                     (length, ExtentKind::Zero)
                 }

@@ -38,6 +38,12 @@ pub fn cbor(bytes: &[u8]) {
     }
 }
 
+/// Whether bytes are a structured body.
+#[must_use]
+pub fn is_structured(bytes: &[u8]) -> bool {
+    cbor::validate(bytes).is_ok()
+}
+
 /// The item, through the readers that everything else uses. Only the keys of maps are taken from the reference.
 fn item_of(value: Value<'_>, reference: &Item) -> Item {
     if let Ok(number) = value.u64() {
