@@ -29,4 +29,7 @@ pub use command::{CommandSink, CommandSource};
 pub use image::{FileSink, ImageSource};
 pub use local::LocalStorage;
 pub use tree::{FileTreeSink, FileTreeSource};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use url::properties::storage_url as storage_url_property;
 pub use url::{create_url, open_url};

@@ -1,5 +1,8 @@
 //! Storages by their address.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -113,6 +116,17 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
+
+    #[test]
+    fn properties_hold_for_the_corpus() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/storage_url");
+        let mut count = 0;
+        for file in std::fs::read_dir(directory).unwrap() {
+            properties::storage_url(&std::fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{directory} is empty");
+    }
 
     fn path(url: &str) -> Vec<u8> {
         local_path(url).unwrap().as_os_str().as_bytes().to_vec()

@@ -1,5 +1,8 @@
 //! Values of the command line that have a text form of their own: ranges, sizes, labels, paths.
 
+#[cfg(test)]
+mod properties;
+
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
@@ -84,6 +87,17 @@ impl<'de> Deserialize<'de> for ChangeMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn properties_hold_for_the_corpus() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/command_line");
+        let mut count = 0;
+        for file in std::fs::read_dir(directory).unwrap() {
+            properties::command_line(&std::fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{directory} is empty");
+    }
 
     #[test]
     fn ranges_and_sizes() {

@@ -6,6 +6,8 @@ mod cursor;
 mod entry;
 mod page;
 mod path;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod properties;
 mod tree;
 
 pub use self::entry::{Attributes, Content, Entry, EntryKind};

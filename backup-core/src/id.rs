@@ -121,8 +121,8 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
         let mut value = 0u8;
         for digit in pair {
             let nibble = match digit {
-                b'0'..=b'9' => digit - b'0',
-                b'a'..=b'f' => digit - b'a' + 10,
+                b'0'..=b'9' => digit.saturating_sub(b'0'),
+                b'a'..=b'f' => digit.saturating_sub(b'a').saturating_add(10),
                 _ => return None,
             };
             value = (value << 4) | nibble;

@@ -17,7 +17,8 @@
     clippy::as_conversions,
     clippy::panic,
     clippy::unreachable,
-    clippy::string_slice
+    clippy::string_slice,
+    clippy::arithmetic_side_effects
 )]
 #![cfg_attr(
     test,
@@ -29,6 +30,7 @@
         clippy::panic,
         clippy::unreachable,
         clippy::string_slice,
+        clippy::arithmetic_side_effects,
         reason = "a test that panics fails, as it should"
     )
 )]
@@ -59,5 +61,6 @@ mod length;
 mod object;
 mod pack;
 mod session;
+mod sync;
 
 pub use error::{Error, ErrorKind, Result};

@@ -8,7 +8,7 @@ mod open;
 mod seal;
 mod types;
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use self::keys::frame_nonce;
 pub(crate) use self::keys::{FrameKey, GenerationKeys, ObjectKeys, dedup_root};
 pub(crate) use self::open::{ObjectReader, name_of, verify_name};

@@ -13,6 +13,10 @@ mod keys;
 mod list;
 mod locked;
 mod parallel;
+#[cfg(test)]
+// Beside and not in the module, which `tests/interleavings.rs` compiles with other primitives.
+#[path = "repository/parallel/tests.rs"]
+mod parallel_tests;
 mod read;
 mod statistics;
 mod verify;

@@ -21,6 +21,8 @@ pub(crate) use self::writer::SessionWriter;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use self::collection::testing as records;
+pub(crate) use self::collection::{CollectionOutcome, read_forget, read_mark, read_outcome, testing as records};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::commit::Outcome;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::record::seal as seal_record;

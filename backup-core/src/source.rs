@@ -27,7 +27,7 @@ pub trait BlockSource: Send + Sync {
     fn extents(&self, from: u64, visit: &mut dyn FnMut(Extent) -> bool) -> io::Result<()> {
         let length = self.length();
         if from < length {
-            visit(Extent::new(from, length - from, ExtentKind::Data));
+            visit(Extent::new(from, length.saturating_sub(from), ExtentKind::Data));
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 pub mod stages;
 
+pub mod fuzz;
+
 use crate::crypto::{AeadProvider, AesGcm, Argon2Parameters, SigningKey};
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};

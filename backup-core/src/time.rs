@@ -25,7 +25,7 @@ impl Timestamp {
         if nanoseconds > 999_999_999 {
             return Err(out_of_range());
         }
-        let whole = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let whole = i128::from(seconds).saturating_mul(1_000_000_000).saturating_add(i128::from(nanoseconds));
         jiff::Timestamp::from_nanosecond(whole).map(Self).map_err(|_| out_of_range())
     }
 

@@ -69,7 +69,7 @@ impl Gear {
                 format!("{minimum} / {average} / {maximum}: need 64 <= minimum < average < maximum <= 16777216"),
             ));
         }
-        let even = u64::MAX / u64::from(average);
+        let even = u64::MAX.checked_div(u64::from(average)).unwrap_or(u64::MAX);
         Ok(Self {
             table,
             minimum: index(minimum),

@@ -5,6 +5,8 @@
 
 mod builder;
 mod page;
+#[cfg(any(test, feature = "testing"))]
+pub(in crate::content) mod properties;
 mod reader;
 mod record;
 mod sorter;

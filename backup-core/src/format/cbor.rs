@@ -62,10 +62,10 @@ pub(crate) fn validate(bytes: &[u8]) -> Result<(), String> {
             }
             let slot = open.get_mut(depth).ok_or_else(|| format!("nested deeper than {CBOR_DEPTH} at byte {start}"))?;
             *slot = container;
-            depth += 1;
+            depth = depth.saturating_add(1);
         }
         while depth.checked_sub(1).and_then(|inner| open.get(inner)).is_some_and(|container| container.remaining == 0) {
-            depth -= 1;
+            depth = depth.saturating_sub(1);
         }
         if depth == 0 {
             let end = decoder.position();
@@ -359,7 +359,7 @@ impl MapWriter<'_> {
             self.output.invalid = true;
         }
         self.last = Some(key);
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         self.output.u64(key);
         self.output
     }
@@ -404,7 +404,7 @@ impl ArrayWriter<'_> {
     }
 
     fn item(&mut self) -> &mut Output {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         self.output
     }
 }
@@ -455,7 +455,7 @@ impl Output {
 
     /// Leaves one byte for the head, which suffices for up to 23 items.
     fn open(&mut self) -> usize {
-        self.depth += 1;
+        self.depth = self.depth.saturating_add(1);
         self.invalid |= self.depth > CBOR_DEPTH;
         let start = self.bytes.len();
         self.bytes.push(0);
@@ -526,7 +526,7 @@ fn item(decoder: &mut minicbor::Decoder<'_>) -> Result<Item, String> {
         }
         Type::I8 | Type::I16 | Type::I32 | Type::I64 => {
             let value = decoder.i64().map_err(malformed)?;
-            (u64::try_from(-1 - i128::from(value)).unwrap_or(u64::MAX), 0, Item::OTHER)
+            (u64::try_from(!value).unwrap_or(u64::MAX), 0, Item::OTHER)
         }
         Type::Bytes => {
             let length = decoder.bytes().map_err(malformed)?.len();
@@ -576,7 +576,7 @@ fn split_item(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut pending = 1u64;
     while pending > 0 {
         let nested = item(&mut decoder).ok()?.container.map_or(0, |container| container.remaining);
-        pending = (pending - 1).checked_add(nested)?;
+        pending = pending.saturating_sub(1).checked_add(nested)?;
     }
     bytes.split_at_checked(decoder.position())
 }

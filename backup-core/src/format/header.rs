@@ -135,12 +135,14 @@ impl Header {
 
     /// Plaintext bytes in all frames. At most 4 GiB.
     pub(crate) fn plaintext_size(&self) -> u64 {
-        self.frame_size() * u64::from(self.frames)
+        self.frame_size().saturating_mul(u64::from(self.frames))
     }
 
     /// Where the ciphertext of a frame begins in the object.
     pub(crate) fn frame_offset(&self, frame: u32) -> u64 {
-        HEADER_BYTES + u64::from(frame) * (self.frame_size() + TAG_LENGTH)
+        // At most 2^20 + 16 times 2^32: far from the end of 64 bits.
+        let stored = self.frame_size().saturating_add(TAG_LENGTH);
+        u64::from(frame).saturating_mul(stored).saturating_add(HEADER_BYTES)
     }
 
     /// The length of the whole object.
@@ -167,8 +169,8 @@ pub(crate) fn padme(length: u64) -> u64 {
     let Some(exponent) = length.checked_ilog2().filter(|exponent| *exponent > 0) else {
         return length;
     };
-    let kept = exponent.ilog2() + 1;
-    let mask = (1u64 << exponent.saturating_sub(kept)) - 1;
+    let kept = exponent.ilog2().saturating_add(1);
+    let mask = (1u64 << exponent.saturating_sub(kept)).saturating_sub(1);
     length.checked_add(mask).map_or(length, |sum| sum & !mask)
 }
 
@@ -262,6 +264,94 @@ mod tests {
             assert_eq!(padme(length), padded, "{length}");
         }
         assert_eq!(padme(u64::MAX), u64::MAX);
+    }
+
+    /// Every value of every byte of a header, one at a time, against what docs/format.md says of that byte.
+    #[test]
+    fn every_value_of_every_byte() {
+        let original = sample().encode();
+        for position in 0..HEADER_LENGTH {
+            for value in 0..=255u8 {
+                let mut bytes = original;
+                bytes[position] = value;
+                let number = |range: std::ops::Range<usize>| {
+                    bytes[range].iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
+                };
+                let (log2, frames) = (u32::from(bytes[11]), number(36..40));
+                let allowed = bytes[..8] == original[..8]
+                    && (bytes[8], bytes[10]) == (1, 1)
+                    && (12..=20).contains(&log2)
+                    && bytes[12..16] == [0; 4]
+                    && (1..=4096).contains(&frames)
+                    && bytes[56..64] == [0; 8];
+                // The object is as long as its header says, where that is a length at all.
+                let size = 128 + frames * ((1u128 << log2.min(80)) + 16);
+                let parsed = Header::parse(&bytes, u64::try_from(size).unwrap_or(u64::MAX), "object", "o");
+                assert_eq!(parsed.is_ok(), allowed && size <= 4 << 30, "byte {position} = {value}");
+                if let Ok(header) = parsed {
+                    assert_eq!(header.encode(), bytes);
+                    for wrong in [size - 1, size + 1, size + (1 << 32)] {
+                        let wrong = u64::try_from(wrong).unwrap();
+                        assert!(Header::parse(&bytes, wrong, "object", "o").is_err(), "byte {position} = {value}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sizes and offsets at the ends of what the fields can hold, in arithmetic that cannot overflow.
+    #[test]
+    fn geometry_at_the_limits() {
+        let edges = [0, 1, 2, 4095, 4096, 4097, u32::MAX - 1, u32::MAX];
+        for frame_log2 in 0..=255u8 {
+            for frames in edges {
+                let header = Header { frame_log2, frames, ..sample() };
+                let frame = 1u128 << frame_log2.min(20);
+                assert_eq!(u128::from(header.plaintext_size()), u128::from(frames) * frame);
+                assert_eq!(u128::from(header.object_size()), 128 + u128::from(frames) * (frame + 16));
+                for at in edges {
+                    assert_eq!(u128::from(header.frame_offset(at)), 128 + u128::from(at) * (frame + 16));
+                }
+            }
+            for plaintext in [0, 1, 4095, 4096, 4097, 65_536, u64::MAX - 1, u64::MAX] {
+                let frame = 1u128 << frame_log2.min(20);
+                let expected = u128::from(plaintext).div_ceil(frame).max(1);
+                assert_eq!(u128::from(frames_for(plaintext, frame_log2)), expected);
+            }
+        }
+    }
+
+    /// Padmé as docs/format.md defines it, with numbers that have room.
+    fn padme_of_the_document(length: u64) -> u128 {
+        let length = u128::from(length);
+        if length < 2 {
+            return length;
+        }
+        let floor_log2 = |number: u128| u128::from(127 - number.leading_zeros());
+        let e = floor_log2(length);
+        if e == 0 {
+            return length;
+        }
+        let s = floor_log2(e) + 1;
+        let m = (1u128 << e.saturating_sub(s)) - 1;
+        (length + m) & !m
+    }
+
+    #[test]
+    fn padme_of_every_length_below_2_to_the_20_and_around_every_power_of_two() {
+        let around = (0..64).flat_map(|bit| {
+            let power = 1u64 << bit;
+            let near = (0..=64u64).flat_map(move |by| [power.saturating_sub(by), power.saturating_add(by)]);
+            near.chain([power | power >> 1, (power | power >> 1).wrapping_sub(1), u64::MAX >> bit])
+        });
+        for length in (0..1 << 20).chain(around) {
+            let expected = padme_of_the_document(length);
+            match u64::try_from(expected) {
+                Ok(expected) => assert_eq!(padme(length), expected, "{length}"),
+                // No object is so long. What matters is that nothing is cut off.
+                Err(_) => assert!(padme(length) >= length, "{length}"),
+            }
+        }
     }
 
     proptest! {

@@ -269,7 +269,7 @@ impl Shard {
     }
 
     fn memory(&self) -> u64 {
-        let pending = self.pending.capacity().saturating_mul(size_of::<Record>() + 1);
+        let pending = self.pending.capacity().saturating_mul(size_of::<Record>().saturating_add(1));
         to_u64(pending).saturating_add(self.frozen.memory())
     }
 }

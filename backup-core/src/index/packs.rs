@@ -76,7 +76,7 @@ impl Packs {
     pub(super) fn memory(&self) -> u64 {
         let names = self.packs.capacity().saturating_mul(size_of::<(ObjectName, u64)>());
         // One control byte for each place of the hash table.
-        let table = self.by_name.capacity().saturating_mul(size_of::<u32>() + 1);
+        let table = self.by_name.capacity().saturating_mul(size_of::<u32>().saturating_add(1));
         to_u64(names.saturating_add(table))
     }
 }

@@ -49,10 +49,10 @@ impl RecoveryKey {
             return Err(invalid("of another length"));
         }
         let key = Self(Secret::build(|bytes| {
-            let mut count = 0;
+            let mut count = 0usize;
             for (out, byte) in bytes.iter_mut().zip(parsed.byte_iter()) {
                 *out = byte;
-                count += 1;
+                count = count.saturating_add(1);
             }
             if count == 32 { Ok(()) } else { Err(invalid("of another length")) }
         })?);

@@ -209,7 +209,7 @@ pub(crate) fn open_slots(
         if tried == limits::SLOTS_TRIED {
             break;
         }
-        tried += 1;
+        tried = tried.saturating_add(1);
         match unwrap(&slot, credential, provider) {
             Ok(Some(key)) => return Ok((id, key)),
             Ok(None) => {}

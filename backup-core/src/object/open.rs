@@ -188,6 +188,7 @@ impl ObjectReader {
     }
 
     /// The frames that cover a range of the body; none for an empty one.
+    #[expect(clippy::arithmetic_side_effects, reason = "a frame has at least 4 KiB")]
     fn frames_of(&self, body: &Range<u64>) -> Result<Range<u32>> {
         if body.start > body.end || body.end > self.body_capacity() {
             return Err(self.damaged("is too small for a range that should be in it"));

@@ -166,8 +166,8 @@ impl Problems {
         if self.first.len() < Self::KEPT {
             let clip = |text: &str| {
                 text.chars()
-                    .scan(0, |used, c| {
-                        *used += c.len_utf8();
+                    .scan(0usize, |used, c| {
+                        *used = used.saturating_add(c.len_utf8());
                         (*used <= Self::TEXT).then_some(c)
                     })
                     .collect::<String>()

@@ -215,7 +215,7 @@ fn read_full(source: &mut dyn io::Read, buffer: &mut [u8]) -> io::Result<usize> 
     while let Some(target) = buffer.get_mut(filled..).filter(|target| !target.is_empty()) {
         match source.read(target) {
             Ok(0) => break,
-            Ok(count) => filled += count.min(target.len()),
+            Ok(count) => filled = filled.saturating_add(count.min(target.len())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

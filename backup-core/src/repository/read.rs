@@ -1,5 +1,6 @@
 //! Reading backups: chunks, pages, single entries, whole trees.
 
+mod ahead;
 mod blocks;
 mod chunks;
 mod entry_reader;

@@ -125,6 +125,7 @@ impl Repository {
 }
 
 /// A ratio for people, to three digits.
+#[expect(clippy::arithmetic_side_effects, reason = "the denominator is not zero")]
 fn ratio(numerator: u64, denominator: u64) -> f64 {
     if denominator == 0 {
         return 0.0;

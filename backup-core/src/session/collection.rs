@@ -161,6 +161,14 @@ pub(crate) mod testing {
         record::seal(FINAL_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
     }
 
+    pub(crate) fn abort(key: &SigningKey, of: RepositoryId, number: u32) -> Vec<u8> {
+        let payload = cbor::encode_map(|map| {
+            map.bytes(1, of.as_bytes());
+            map.u64(2, u64::from(number));
+        });
+        record::seal(ABORT_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+    }
+
     pub(crate) fn revoke(key: &SigningKey, of: RepositoryId, session: SessionId) -> Vec<u8> {
         let payload = cbor::encode_map(|map| {
             map.bytes(1, of.as_bytes());

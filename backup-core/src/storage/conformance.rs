@@ -354,7 +354,7 @@ fn many_objects(storage: &dyn Storage) -> Outcome {
             .map(|thread| {
                 scope.spawn(move || {
                     (0..EACH).try_for_each(|at| {
-                        let number = thread * EACH + at;
+                        let number = thread.wrapping_mul(EACH).wrapping_add(at);
                         put(storage, &key(&name(number))?, &number.to_le_bytes(), PutMode::Create)
                     })
                 })
@@ -373,7 +373,7 @@ fn many_objects(storage: &dyn Storage) -> Outcome {
 
 /// A content that shows whether it is whole: one byte, repeated as often as that byte says.
 fn uniform(byte: u8) -> Bytes {
-    Bytes::from(vec![byte; 20_000 + 1_000 * usize::from(byte)])
+    Bytes::from(vec![byte; usize::from(byte).saturating_mul(1_000).saturating_add(20_000)])
 }
 
 fn whole(bytes: &Bytes) -> Outcome {

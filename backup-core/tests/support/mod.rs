@@ -3,6 +3,7 @@
 
 pub mod cbor;
 pub mod forger;
+pub mod mutation;
 pub mod tree;
 pub mod vectors;
 

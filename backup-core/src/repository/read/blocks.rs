@@ -39,7 +39,7 @@ impl Repository {
             let mut chunks = Vec::new();
             let mut seen = 0usize;
             for item in refs.by_ref().take(PLANNED) {
-                seen += 1;
+                seen = seen.saturating_add(1);
                 match item? {
                     (offset, ChunkRef::Data { id, length }) => {
                         offsets.push(offset);

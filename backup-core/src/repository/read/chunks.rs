@@ -91,7 +91,7 @@ impl<'r> Fetcher<'r> {
             self.control.cancel().check()?;
             let begin = body_range(&first.location).start;
             let mut end = begin;
-            let mut count = 0;
+            let mut count = 0usize;
             for item in rest {
                 let range = body_range(&item.location);
                 let near = range.start <= end.saturating_add(GAP) && range.end.saturating_sub(begin) <= READ;
@@ -99,7 +99,7 @@ impl<'r> Fetcher<'r> {
                     break;
                 }
                 end = end.max(range.end);
-                count += 1;
+                count = count.saturating_add(1);
             }
             let (group, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             rest = others;

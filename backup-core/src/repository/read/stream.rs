@@ -1,9 +1,7 @@
 //! Content in order: for pipes, commands and comparisons.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex};
 use std::thread;
 
 use crate::content::{ChunkRef, Entry, Refs};
@@ -14,7 +12,7 @@ use crate::length::{to_u64, to_usize};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
-use crate::repository::parallel::POISONED;
+use crate::repository::read::ahead::Ahead;
 use crate::repository::read::chunks::{Fetcher, group_by_pack, unknown_chunk};
 
 /// Bytes of content that one thread decodes at a time.
@@ -72,7 +70,7 @@ impl Repository {
                     while left > 0 {
                         let count = left.min(to_u64(zeros.len()));
                         write(zeros.get(..to_usize(count, "hole")?).unwrap_or_default())?;
-                        left -= count;
+                        left = left.saturating_sub(count);
                     }
                     (length, ExtentKind::Zero)
                 }
@@ -111,16 +109,19 @@ pub(crate) fn for_each_in_order(
         }
         return Ok(());
     }
-    let ahead = control.threads().min(usize::try_from(control.byte_budget() / (2 * WINDOW)).unwrap_or(1)).max(1);
-    let source = Mutex::new((windows, 0u64));
-    let ready = Ready::default();
+    let threads = control.threads().min(usize::try_from(control.byte_budget() / (2 * WINDOW)).unwrap_or(1)).max(1);
+    let ahead = Ahead::new(windows, to_u64(threads));
     thread::scope(|scope| {
-        for _ in 0..ahead {
-            scope.spawn(|| decode_ahead(inner, control, &source, &ready, to_u64(ahead)));
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut fetcher = Fetcher::new(inner, control);
+                ahead.work(Windows::next_window, |window| match &mut fetcher {
+                    Ok(fetcher) => decode(fetcher, inner, control, &window),
+                    Err(_) => Err(Error::Internal("a thread could not begin to decode")),
+                });
+            });
         }
-        let result = consume(&ready, control, take);
-        ready.stop();
-        result
+        consume(&ahead, control, take)
     })
 }
 
@@ -153,92 +154,17 @@ impl Windows<'_> {
     }
 }
 
-/// Windows that were decoded, by number.
-#[derive(Default)]
-struct Ready {
-    state: Mutex<ReadyState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct ReadyState {
-    windows: BTreeMap<u64, Result<Vec<Decoded>>>,
-    /// The window that is consumed next.
-    next: u64,
-    /// How many windows there are, once known.
-    total: Option<u64>,
-    stopped: bool,
-}
-
-impl Ready {
-    fn stop(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.stopped = true;
-        }
-        self.changed.notify_all();
-    }
-}
-
-fn decode_ahead(inner: &Inner, control: &Control, source: &Mutex<(Windows<'_>, u64)>, ready: &Ready, ahead: u64) {
-    let mut fetcher = Fetcher::new(inner, control);
-    loop {
-        let Ok(mut source) = source.lock() else { return };
-        let number = source.1;
-        // Wait until the window is near enough to what is consumed.
-        {
-            let Ok(mut state) = ready.state.lock() else { return };
-            while !state.stopped && state.total.is_none() && number >= state.next.saturating_add(ahead) {
-                let Ok(waited) = ready.changed.wait(state) else { return };
-                state = waited;
-            }
-            if state.stopped || state.total.is_some() {
-                return;
-            }
-        }
-        let window = source.0.next_window();
-        source.1 = number.saturating_add(1);
-        if !matches!(window, Ok(Some(_)))
-            && let Ok(mut state) = ready.state.lock()
-        {
-            // The end, or an error that stands where the window would: either is the last thing.
-            state.total = Some(if window.is_ok() { number } else { source.1 });
-        }
-        drop(source);
-        let decoded = match (window, &mut fetcher) {
-            (Ok(None), _) => {
-                ready.changed.notify_all();
-                return;
-            }
-            (Ok(Some(window)), Ok(fetcher)) => decode(fetcher, inner, control, &window),
-            (Ok(Some(_)), Err(_)) => Err(Error::Internal("a thread could not begin to decode")),
-            (Err(error), _) => Err(error),
-        };
-        if let Ok(mut state) = ready.state.lock() {
-            state.windows.insert(number, decoded);
-        }
-        ready.changed.notify_all();
-    }
-}
-
-fn consume(ready: &Ready, control: &Control, take: &mut dyn FnMut(Decoded) -> Result<bool>) -> Result<()> {
+fn consume(
+    ahead: &Ahead<Windows<'_>, Vec<Decoded>>,
+    control: &Control,
+    take: &mut dyn FnMut(Decoded) -> Result<bool>,
+) -> Result<()> {
+    // Also where `take` panics: the threads of the scope must end before anybody learns of it.
+    let _stop = ahead.stop_when_dropped();
     loop {
         control.cancel().check()?;
-        let window = {
-            let mut state = ready.state.lock().map_err(|_| POISONED)?;
-            loop {
-                let next = state.next;
-                if let Some(window) = state.windows.remove(&next) {
-                    state.next = next.saturating_add(1);
-                    break window;
-                }
-                if state.total.is_some_and(|total| next >= total) {
-                    return Ok(());
-                }
-                state = ready.changed.wait(state).map_err(|_| POISONED)?;
-            }
-        };
-        ready.changed.notify_all();
-        for piece in window? {
+        let Some(window) = ahead.take()? else { return Ok(()) };
+        for piece in window {
             if !take(piece)? {
                 return Ok(());
             }

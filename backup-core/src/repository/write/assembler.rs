@@ -1,11 +1,11 @@
 //! Puts the references of one content in order while workers finish its chunks in any order.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use crate::content::{ChunkRef, Content, ImageContentBuilder, PageRef, PageStore, StreamContentBuilder};
 use crate::error::{Error, Result};
-use crate::repository::write::store::lock;
+use crate::repository::parallel::POISONED;
+use crate::sync::Mutex;
 
 /// A numbered piece of content.
 pub(crate) enum Piece {
@@ -60,14 +60,14 @@ impl<'p> Assembler<'p> {
 
     /// Takes piece `number`. Returns the content where this was the last one.
     pub(crate) fn take(&self, number: u64, piece: Piece) -> Result<Option<Content>> {
-        let mut state = lock(&self.state)?;
+        let mut state = self.state.lock().map_err(|_| POISONED)?;
         state.waiting.insert(number, piece);
         state.advance()
     }
 
     /// Says that there are `total` pieces. Returns the content where all have arrived.
     pub(crate) fn end(&self, total: u64) -> Result<Option<Content>> {
-        let mut state = lock(&self.state)?;
+        let mut state = self.state.lock().map_err(|_| POISONED)?;
         state.total = Some(total);
         state.advance()
     }

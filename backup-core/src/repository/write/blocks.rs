@@ -246,6 +246,7 @@ fn report(store: &ChunkStore, count: u64, kind: ExtentKind) {
 
 /// The parent's references of a span, where they fall on chunk positions: one per chunk, `None` where
 /// the parent was cut otherwise.
+#[expect(clippy::arithmetic_side_effects, reason = "the size of a chunk is not zero: a config says at least 64 KiB")]
 fn aligned(
     content: &Content,
     pages: &dyn PageSource,
@@ -299,6 +300,10 @@ impl<'a> Extents<'a> {
     }
 
     /// One kind per chunk of the leaf; `None` where a chunk has parts of several kinds or data.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the size of a chunk is not zero: a config says at least 64 KiB"
+    )]
     fn of_leaf(&mut self, from: u64, to: u64, chunk_size: u64) -> Result<Vec<Option<ExtentKind>>> {
         let count = to_usize(to.saturating_sub(from).div_ceil(chunk_size), "leaf")?;
         let mut kinds: Vec<Option<ExtentKind>> = vec![None; count];

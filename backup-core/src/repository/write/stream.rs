@@ -402,6 +402,7 @@ impl std::fmt::Debug for StreamWriter<'_> {
 }
 
 /// Chunks that may wait for a worker, given what they may hold.
+#[expect(clippy::arithmetic_side_effects, reason = "the divisor is at least one")]
 pub(crate) fn queue_depth(threads: usize, byte_budget: u64, largest_chunk: u32) -> usize {
     let by_budget = byte_budget / 4 / u64::from(largest_chunk.max(1));
     let by_budget = usize::try_from(by_budget).unwrap_or(usize::MAX);
