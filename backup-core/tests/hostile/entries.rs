@@ -104,6 +104,9 @@ pub(crate) fn add(cases: &mut Cases) {
     forge(10, "entry-link-itself", "entry: a hard link is to another entry", &|entry| {
         entry.without(4).without(5).without(7).with(8, b"the entry".to_vec())
     });
+    forge(10, "entry-link-content", "entry: a hard link has no content of its own", &|entry| {
+        entry.with(8, b"before".to_vec())
+    });
     forge(11, "entry-link-path", "path: no component .. in the path of a hard link", &|entry| {
         entry.without(4).without(5).without(7).with(8, b"../../etc/passwd".to_vec())
     });
