@@ -211,8 +211,10 @@ impl BlockSource for File {
             Manner::BrokenAt(broken) if end > broken => return Err(io::Error::other("unreadable sector")),
             _ => {}
         }
+        // Behind its end is nothing.
+        let bytes = self.bytes.get(offset as usize..end as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.read.fetch_add(buffer.len() as u64, Ordering::SeqCst);
-        buffer.copy_from_slice(&self.bytes[offset as usize..end as usize]);
+        buffer.copy_from_slice(bytes);
         Ok(())
     }
 }

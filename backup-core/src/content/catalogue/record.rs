@@ -134,6 +134,9 @@ fn fault(entry: &Entry) -> Option<&'static str> {
     {
         return Some("its link target is empty, contains NUL or is longer than 65536 bytes");
     }
+    if entry.hard_link.is_some() && entry.content.length > 0 {
+        return Some("it is a hard link and has a content of its own");
+    }
     if entry.hard_link.as_ref() == Some(&entry.path) {
         return Some("it is a hard link to itself");
     }
@@ -381,11 +384,13 @@ pub(super) mod tests {
         (any_path(), any_kind(), more, any::<bool>()).prop_map(
             |(path, kind, (attributes, content, digest, hard_link), inconsistent)| {
                 let mut entry = Entry::new(path, kind);
-                if entry.kind.has_content() {
-                    entry.content = content;
-                    entry.digest = digest.map(Digest::new);
-                }
                 entry.hard_link = hard_link.filter(|link| *link != entry.path);
+                if entry.kind.has_content() {
+                    entry.digest = digest.map(Digest::new);
+                    if entry.hard_link.is_none() {
+                        entry.content = content;
+                    }
+                }
                 entry.attributes = attributes;
                 entry.inconsistent = inconsistent;
                 entry
@@ -442,6 +447,8 @@ pub(super) mod tests {
             bad.push(Entry { kind: EntryKind::Symlink { target }, ..file() });
         }
         bad.push(Entry { hard_link: Some("a/b".parse().unwrap()), ..file() });
+        let own = content(1, vec![hole(1)]);
+        bad.push(Entry { hard_link: Some("a/c".parse().unwrap()), content: own, ..file() });
         let extended = |names: &[&str]| names.iter().map(|name| (name.as_bytes().to_vec(), vec![])).collect();
         for names in [&["b", "a"][..], &["a", "a"], &[""], &["a\0"]] {
             let attributes = Attributes { extended: extended(names), ..Attributes::default() };
