@@ -236,7 +236,8 @@ pub fn show(reports: &[Report]) -> String {
             ]);
         }
         out.push_str(&table.render());
-        let versions: Vec<&str> = report.tools.iter().map(|tool| tool.version.as_str()).collect();
+        let mut versions: Vec<&str> = report.tools.iter().map(|tool| tool.version.as_str()).collect();
+        versions.dedup();
         out.push_str(&format!("\n{}\n", versions.join("; ")));
         if !report.missing.is_empty() {
             out.push_str(&format!("SKIPPED, not on PATH: {}\n", report.missing.join(", ")));

@@ -84,6 +84,7 @@ pub fn show(reports: &[Report]) -> String {
             "peak MiB",
             "repository MB",
             "engine s",
+            "engine CPU",
             "MB",
             "MB/s",
             "limit %",
@@ -105,6 +106,7 @@ pub fn show(reports: &[Report]) -> String {
                 mebibytes(step.cost.peak),
                 megabytes(step.repository),
                 seconds(step.outcome.seconds),
+                seconds(step.outcome.cpu),
                 bytes,
                 rate,
                 percent(step.efficiency),
@@ -115,7 +117,7 @@ pub fn show(reports: &[Report]) -> String {
         out.push('\n');
     }
     out.push_str(
-        "seconds: of the process, opening with a password included; engine s: of the operation alone; limit %: what its\n\
+        "seconds: of the process, opening with a password included; engine s, engine CPU: of the operation alone; limit %: what its\n\
          primitives take on all threads, measured in this run, as a share of engine s; CPU limit %: the same of CPU time.\n",
     );
     out
