@@ -145,10 +145,10 @@ fn restored(repository: &Repository, name: &str) -> backup_core::Result<Vec<u8>>
 }
 
 /// Two backups and a restore. Returns how many backups were acknowledged.
-fn process(storage: Arc<dyn Storage>) -> (usize, backup_core::Result<()>) {
+fn process(storage: &Arc<dyn Storage>) -> (usize, backup_core::Result<()>) {
     let mut committed = 0;
     let mut run = || {
-        let repository = open(Arc::clone(&storage), 5)?;
+        let repository = open(Arc::clone(storage), 5)?;
         for number in 0..2 {
             back_up(&repository, number)?;
             committed += 1;
@@ -193,7 +193,7 @@ fn half_written_objects_are_no_objects() {
             copy(&place, &directory);
             let inner = LocalStorage::open(&directory).unwrap();
             let dying: Arc<dyn Storage> = Arc::new(Dying { inner, left: AtomicUsize::new(number), torn });
-            let (committed, outcome) = process(dying);
+            let (committed, outcome) = process(&dying);
             if outcome.is_ok() {
                 ended = true;
                 break;
