@@ -18,9 +18,10 @@ use crate::object::ObjectKeys;
 use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::locked::{LockedRepository, UnlockOptions};
+use crate::repository::parallel::lock;
 use crate::repository::read::ReadCache;
 use crate::repository::view;
-use crate::repository::write::{BackupOptions, BackupSession, lock};
+use crate::repository::write::{BackupOptions, BackupSession};
 use crate::session::{History, Signers};
 use crate::storage::{Key, Storage, StorageError};
 

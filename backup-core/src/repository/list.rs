@@ -12,8 +12,7 @@ use crate::object::{ObjectType, verify_name};
 use crate::repository::backup::Backup;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
-use crate::repository::parallel::for_each;
-use crate::repository::write::lock;
+use crate::repository::parallel::{for_each, lock};
 use crate::session::{BackupBody, Commit, History};
 
 impl Repository {

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::environment::Control;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Sender, bounded, thread};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, Sender, bounded, thread};
 
 /// A job: runs once, on any thread, with that thread's worker state.
 pub(crate) type Job<'scope, W> = Box<dyn FnOnce(&mut W) -> Result<()> + Send + 'scope>;
@@ -36,7 +36,7 @@ impl<'scope, W> Queue<'scope, '_, W> {
         match &self.target {
             Target::Threads(sender) => sender.send(job).map_err(|_| Error::Cancelled),
             Target::Inline(worker) => {
-                let mut worker = worker.lock().map_err(|_| POISONED)?;
+                let mut worker = lock(worker)?;
                 job(&mut worker)
             }
         }
@@ -69,6 +69,11 @@ impl Failure {
 
 /// A lock whose holder panicked. Nothing in this crate panics by design, so this is a defect.
 pub(crate) const POISONED: Error = Error::Internal("a worker thread panicked");
+
+/// Takes a lock; one whose holder panicked is an error.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| POISONED)
+}
 
 /// Runs `produce`, which hands jobs to a queue served by `threads` workers, and waits for all of them.
 ///

@@ -15,8 +15,7 @@ use crate::progress::Event;
 use crate::repository::backup::error_chain;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::parallel::for_each;
-use crate::repository::write::lock;
+use crate::repository::parallel::{for_each, lock};
 use crate::session::History;
 use crate::storage::list_all;
 

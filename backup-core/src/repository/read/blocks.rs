@@ -9,9 +9,8 @@ use crate::length::to_u64;
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{for_each, lock};
 use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
-use crate::repository::write::lock;
 use crate::source::BlockSink;
 
 /// References that are planned at a time: 256 GiB of an image at the default chunk size, in some tens of MiB.

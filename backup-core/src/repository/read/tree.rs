@@ -13,9 +13,8 @@ use crate::progress::Event;
 use crate::repository::backup::{Backup, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{for_each, lock};
 use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
-use crate::repository::write::lock;
 use crate::source::{BlockSink, TreeSink};
 
 /// Small files that are restored together.

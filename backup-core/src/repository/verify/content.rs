@@ -16,7 +16,7 @@ use crate::pack::{ChunkKind, Directory, HEADER_LENGTH};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository, read_error};
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{for_each, lock};
 use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger::{self, VerificationLedger};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
@@ -24,7 +24,6 @@ use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
 use crate::repository::verify::sites::{Present, Site, check_bytes, presence, read_closure, small_objects};
 use crate::repository::verify::structure::{Walked, affected_entries, check_backup};
 use crate::repository::view;
-use crate::repository::write::lock;
 
 /// What could not be verified.
 #[derive(Default)]

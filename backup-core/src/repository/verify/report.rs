@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::id::BackupId;
 use crate::repository::backup::error_chain;
 use crate::repository::environment::Environment;
+use crate::repository::parallel::lock;
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
-use crate::repository::write::lock;
 use crate::time::Timestamp;
 
 /// The result of a verification: a value to print, to store and to act on.
