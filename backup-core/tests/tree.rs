@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 
 use backup_core::ErrorKind;
 use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::extent::Extent;
 use backup_core::repository::{Backup, Repository, Selection};
+use backup_core::source::{BlockSink, BlockSource};
 use proptest::prelude::*;
 use support::tree::{Made, Manner, Node, Target, Tree};
 use support::{assert_sound, control, init_with, memory, noise, options, path, small_options};
@@ -242,6 +244,92 @@ fn hard_links_share_the_content_of_the_first_name() {
             assert_eq!(bytes(&target.into_map(), "b/third"), noise(1, length));
             assert_sound(&repository);
         }
+    }
+}
+
+#[test]
+fn a_hard_link_alone_is_never_an_empty_file() {
+    for threads in [1, 3] {
+        for length in [10, 300_000] {
+            let (repository, bytes) = (repository(), noise(1, length));
+            let file = |name: &str| Node::file(name, bytes.clone());
+            let mut nodes = vec![file("a"), file("z/link").link_to("a")];
+            nodes.extend([Node::symlink("b", "target"), Node::symlink("z/soft", "target").link_to("b")]);
+            let backup = back_up(&repository, nodes, threads);
+
+            // Alone in a tree, without the name that has the content.
+            let target = Target::default();
+            let selection = Selection::within(vec![path("z")]);
+            let report = repository.restore_tree(&backup, &selection, &target, &control(threads)).unwrap();
+            assert!(report.is_complete(), "{:?}", report.problems);
+            let made = target.into_map();
+            assert_eq!(made[&path("z/link")], content(&bytes));
+            assert_eq!(made[&path("z/soft")], Made::Other(EntryKind::Symlink { target: b"target".to_vec() }));
+
+            // The entry as it stands is refused by everything that gives its content.
+            let link = repository.entry(&backup, &path("z/link")).unwrap();
+            assert_eq!(link.hard_link, Some(path("a")));
+            let control = control(threads);
+            let image = File(bytes.clone());
+            let refused = [
+                repository.restore_stream(&link, &mut Vec::new(), &control).map(drop),
+                repository.restore_range(&link, 0..5, &mut Vec::new(), &control).map(drop),
+                repository.restore_blocks(&link, &Nowhere, &control),
+                repository.open_entry(&link).map(drop),
+                repository.compare_stream(&link, &mut bytes.as_slice(), &control).map(drop),
+                repository.compare_blocks(&link, &image, &control).map(drop),
+            ];
+            for (number, result) in refused.into_iter().enumerate() {
+                let error = result.expect_err(&format!("way {number}"));
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{number}: {error}");
+                assert!(error.to_string().contains("z/link") && error.to_string().contains("link to a,"), "{error}");
+            }
+
+            // With its content it is as good as the first name.
+            let entry = repository.content_entry(&backup, &path("z/link")).unwrap();
+            assert_eq!((&entry.path, &entry.hard_link, entry.size()), (&path("z/link"), &None, length as u64));
+            assert_eq!(entry.digest.unwrap().as_bytes(), blake3::hash(&bytes).as_bytes());
+            let mut out = Vec::new();
+            repository.restore_stream(&entry, &mut out, &control).unwrap();
+            assert_eq!(out, bytes);
+            assert_eq!(repository.compare_blocks(&entry, &image, &control).unwrap(), None);
+            let mut read = Vec::new();
+            io::Read::read_to_end(&mut repository.open_entry(&entry).unwrap(), &mut read).unwrap();
+            assert_eq!(read, bytes);
+            let first = repository.entry(&backup, &path("a")).unwrap();
+            assert_eq!(repository.content_entry(&backup, &path("a")).unwrap(), first);
+        }
+    }
+}
+
+/// A file to compare with.
+struct File(Vec<u8>);
+
+impl BlockSource for File {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn extents(&self, _: u64, _: &mut dyn FnMut(Extent) -> bool) -> io::Result<()> {
+        Ok(())
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.copy_from_slice(&self.0[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+/// A target that must not be touched.
+struct Nowhere;
+
+impl BlockSink for Nowhere {
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        panic!("something was written");
+    }
+    fn hole(&self, _: u64, _: u64) -> io::Result<()> {
+        panic!("a hole was made");
+    }
+    fn finish(&self, _: u64) -> io::Result<()> {
+        panic!("it was finished");
     }
 }
 

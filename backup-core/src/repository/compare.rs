@@ -94,6 +94,7 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry);
     /// [`Error::Source`] where `source` fails; [`Error::Damaged`], [`Error::Storage`], [`Error::Cancelled`].
     pub fn compare_stream(&self, entry: &Entry, source: &mut dyn io::Read, control: &Control) -> Result<Option<u64>> {
         let failed = |source| Error::Source { name: entry.path.to_string(), source };

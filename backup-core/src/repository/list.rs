@@ -68,7 +68,8 @@ impl Repository {
         Ok(Entries { inner: Arc::clone(&self.inner), cursor })
     }
 
-    /// One entry.
+    /// One entry, as the catalogue has it: a hard link names the entry that it links to and has no content
+    /// of its own.
     ///
     /// # Errors
     ///
@@ -76,6 +77,33 @@ impl Repository {
     pub fn entry(&self, backup: &Backup, path: &EntryPath) -> Result<Entry> {
         let found = CatalogueReader::new(backup.catalogue, &*self.inner).get(path)?;
         found.ok_or_else(|| Error::not_found("entry", path))
+    }
+
+    /// One entry with its content: that of a hard link is the content of the entry that it links to, and
+    /// its `hard_link` is then `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`entry`](Self::entry); [`Error::Damaged`] naming a link that leads nowhere.
+    pub fn content_entry(&self, backup: &Backup, path: &EntryPath) -> Result<Entry> {
+        self.with_content(backup, self.entry(backup, path)?)
+    }
+
+    /// The same of an entry that was read already.
+    pub(crate) fn with_content(&self, backup: &Backup, mut entry: Entry) -> Result<Entry> {
+        let Some(target) = entry.hard_link.take() else { return Ok(entry) };
+        let astray =
+            |reason: &str| Error::damaged("entry", &entry.path, format!("it is a hard link to {target}, {reason}"));
+        let original = CatalogueReader::new(backup.catalogue, &*self.inner).get(&target)?;
+        let original = original.ok_or_else(|| astray("which is not there"))?;
+        if original.hard_link.is_some() {
+            return Err(astray("which is a link itself"));
+        }
+        if original.kind.has_content() != entry.kind.has_content() {
+            return Err(astray("which is something else"));
+        }
+        (entry.content, entry.digest, entry.inconsistent) = (original.content, original.digest, original.inconsistent);
+        Ok(entry)
     }
 
     pub(crate) fn backups_of(&self, history: &History) -> Result<Vec<Backup>> {

@@ -11,6 +11,7 @@ use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
 use crate::repository::parallel::{for_each, lock};
 use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
+use crate::repository::read::refuse_link;
 use crate::source::BlockSink;
 
 /// References that are planned at a time: 256 GiB of an image at the default chunk size, in some tens of MiB.
@@ -25,9 +26,11 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry).
     /// [`Error::Damaged`] naming the chunk: `sink` was not finished. [`Error::Sink`], [`Error::Storage`],
     /// [`Error::Cancelled`].
     pub fn restore_blocks(&self, entry: &Entry, sink: &dyn BlockSink, control: &Control) -> Result<()> {
+        refuse_link(entry)?;
         let inner = &*self.inner;
         let index = inner.index(control)?;
         let failed = |source| Error::Sink { name: entry.path.to_string(), source };

@@ -10,6 +10,7 @@ use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::read::chunks::Fetcher;
+use crate::repository::read::refuse_link;
 
 /// The content of an entry as [`io::Read`] and [`io::Seek`]. Every chunk is checked when it is read.
 ///
@@ -29,14 +30,15 @@ enum Piece {
 }
 
 impl Repository {
-    /// Opens an entry for reading anywhere. A hard link reads as the entry that it links to only through
-    /// [`entry`](Self::entry) of that path.
+    /// Opens an entry for reading anywhere.
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`](crate::Error::Storage), [`Error::Damaged`](crate::Error::Damaged) where the index
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a hard link, see
+    /// [`content_entry`](Self::content_entry). [`Error::Storage`](crate::Error::Storage), [`Error::Damaged`](crate::Error::Damaged) where the index
     /// cannot be read.
     pub fn open_entry(&self, entry: &Entry) -> Result<EntryReader> {
+        refuse_link(entry)?;
         self.inner.index(&Control::default())?;
         Ok(EntryReader { inner: Arc::clone(&self.inner), entry: entry.clone(), position: 0, piece: None })
     }

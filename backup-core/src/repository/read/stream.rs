@@ -14,6 +14,7 @@ use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::read::ahead::Ahead;
 use crate::repository::read::chunks::{Fetcher, group_by_pack, unknown_chunk};
+use crate::repository::read::refuse_link;
 
 /// Bytes of content that one thread decodes at a time.
 const WINDOW: u64 = 8 << 20;
@@ -30,6 +31,7 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry).
     /// [`Error::Damaged`] naming the chunk, or the entry where the digest does not fit: what was written
     /// is then not the content. [`Error::Sink`] where `sink` fails; [`Error::Storage`], [`Error::Cancelled`].
     pub fn restore_stream(&self, entry: &Entry, sink: &mut dyn io::Write, control: &Control) -> Result<u64> {
@@ -97,6 +99,7 @@ pub(crate) fn for_each_in_order(
     control: &Control,
     take: &mut dyn FnMut(Decoded) -> Result<bool>,
 ) -> Result<()> {
+    refuse_link(entry)?;
     let mut windows = Windows { refs: Refs::new(&entry.content, range.clone(), inner), range, next: None };
     if control.threads() <= 1 {
         let mut fetcher = Fetcher::new(inner, control)?;

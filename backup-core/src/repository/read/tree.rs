@@ -153,10 +153,7 @@ impl Restore<'_> {
         if entry.hard_link.is_some() {
             batch.links.push(entry);
         } else if !entry.kind.has_content() {
-            match self.sink.create(&entry, None) {
-                Ok(_) => self.done(&entry)?,
-                Err(error) => self.problem(&entry.path.to_string(), &error)?,
-            }
+            self.contentless(&entry)?;
         } else if single_chunk(&entry.content).is_some() {
             batch.bytes = batch.bytes.saturating_add(entry.size());
             batch.files.push(entry);
@@ -167,6 +164,13 @@ impl Restore<'_> {
             self.flush(batch)?;
         }
         Ok(())
+    }
+
+    fn contentless(&self, entry: &Entry) -> Result<()> {
+        match self.sink.create(entry, None) {
+            Ok(_) => self.done(entry),
+            Err(error) => self.problem(&entry.path.to_string(), &error),
+        }
     }
 
     /// A file of many chunks, by itself, on all threads.
@@ -269,15 +273,9 @@ impl Restore<'_> {
             }
             Err(_) => {}
         }
-        match self.repository.entry(self.backup, target) {
-            Ok(original) if original.hard_link.is_none() => {
-                let mut copy = entry.clone();
-                copy.hard_link = None;
-                copy.content = original.content;
-                copy.digest = original.digest;
-                self.large(&copy)
-            }
-            Ok(_) => self.problem(&entry.path.to_string(), &Error::damaged("entry", target, "a link to a link")),
+        match self.repository.with_content(self.backup, entry.clone()) {
+            Ok(copy) if copy.kind.has_content() => self.large(&copy),
+            Ok(copy) => self.contentless(&copy),
             Err(error @ Error::Cancelled) => Err(error),
             Err(error) => self.problem(&entry.path.to_string(), &error),
         }
