@@ -11,7 +11,7 @@ use backup_core::ErrorKind;
 use backup_core::content::{Entry, EntryKind, EntryPath};
 use backup_core::extent::Extent;
 use backup_core::repository::{Backup, Repository, Selection};
-use backup_core::source::{BlockSink, BlockSource};
+use backup_core::source::{BlockSink, BlockSource, TreeSink};
 use proptest::prelude::*;
 use support::tree::{Made, Manner, Node, Target, Tree};
 use support::{assert_sound, control, init_with, memory, noise, options, path, small_options};
@@ -298,6 +298,61 @@ fn a_hard_link_alone_is_never_an_empty_file() {
             assert_eq!(read, bytes);
             let first = repository.entry(&backup, &path("a")).unwrap();
             assert_eq!(repository.content_entry(&backup, &path("a")).unwrap(), first);
+        }
+    }
+}
+
+/// A target in which files were before the restore: links to them work, as they do in a directory.
+struct Older {
+    target: Target,
+    older: Vec<EntryPath>,
+    refused: Vec<EntryPath>,
+}
+
+impl TreeSink for Older {
+    fn create(&self, entry: &Entry, hard_link: Option<&EntryPath>) -> io::Result<Option<Box<dyn BlockSink>>> {
+        if self.refused.contains(&entry.path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        match hard_link {
+            Some(earlier) if self.older.contains(earlier) => panic!("{} was linked to an older {earlier}", entry.path),
+            _ => self.target.create(entry, hard_link),
+        }
+    }
+    fn finish(&self, entry: &Entry, sink: Box<dyn BlockSink>) -> io::Result<()> {
+        self.target.finish(entry, sink)
+    }
+    fn abandon(&self, entry: &Entry, sink: Box<dyn BlockSink>) {
+        self.target.abandon(entry, sink);
+    }
+    fn complete(&self) -> Vec<(EntryPath, io::Error)> {
+        self.target.complete()
+    }
+}
+
+#[test]
+fn hard_links_lead_only_to_what_was_restored_with_them() {
+    for threads in [1, 3] {
+        for length in [0, 10, 300_000] {
+            let (repository, whole) = (repository(), noise(1, length));
+            let file = |name: &str| Node::file(name, whole.clone());
+            let nodes =
+                vec![file("a"), file("b").link_to("a"), file("c").link_to("a"), file("d"), file("e").link_to("d")];
+            let backup = back_up(&repository, nodes, threads);
+            let restore = |selection: &Selection, refused: &str| {
+                let sink = Older { target: Target::default(), older: vec![path("a")], refused: vec![path(refused)] };
+                let report = repository.restore_tree(&backup, selection, &sink, &control(threads)).unwrap();
+                (report, sink.target.into_map())
+            };
+            // The first name cannot be restored; an older file stands in its place.
+            let (report, made) = restore(&Selection::all(), "a");
+            assert_eq!((report.problem_count, report.problems[0].name.as_str()), (1, "a"));
+            assert_eq!((bytes(&made, "b"), bytes(&made, "c")), (&whole[..], &whole[..]));
+            assert_eq!(made[&path("e")], Made::Link(path("d")));
+            // It is not selected.
+            let (report, made) = restore(&Selection::within(vec![path("b"), path("e")]), "x");
+            assert!(report.is_complete());
+            assert_eq!((bytes(&made, "b"), bytes(&made, "e")), (&whole[..], &whole[..]));
         }
     }
 }

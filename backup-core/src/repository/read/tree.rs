@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Mutex;
 
+use hashbrown::HashSet;
 use serde::Serialize;
 
-use crate::content::{ChunkRef, Content, ContentRoot, Entry, EntryPath};
+use crate::content::{ChunkRef, Content, ContentRoot, Entry, EntryKind, EntryPath};
+use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::length::to_u64;
@@ -78,7 +80,12 @@ struct Progress {
     entries: u64,
     bytes: u64,
     problems: Problems,
+    /// Hashes of the paths of what was restored and may be linked to. There may be as many of these as files.
+    linkable: HashSet<PathHash>,
 }
+
+/// The first 128 bits of a path's hash, with a key that no author of a backup can know.
+type PathHash = [u8; 16];
 
 /// A restore in progress.
 struct Restore<'r> {
@@ -86,6 +93,7 @@ struct Restore<'r> {
     backup: &'r Backup,
     sink: &'r dyn TreeSink,
     control: &'r Control,
+    path_key: [u8; 32],
     progress: Mutex<Progress>,
 }
 
@@ -103,7 +111,9 @@ impl Repository {
         sink: &dyn TreeSink,
         control: &Control,
     ) -> Result<RestoreReport> {
-        let restore = Restore { repository: self, backup, sink, control, progress: Mutex::default() };
+        let mut path_key = [0; 32];
+        self.inner.environment.entropy.fill(&mut path_key)?;
+        let restore = Restore { repository: self, backup, sink, control, path_key, progress: Mutex::default() };
         control.event(&Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical });
         let mut batch = Batch::default();
         let mut selected = false;
@@ -263,15 +273,18 @@ impl Restore<'_> {
         }
     }
 
-    /// A hard link to an entry that was restored before, or a copy of it where that was not selected.
+    /// A hard link to an entry that this restore has restored, or a copy of it: what else stands under the
+    /// first name in the target is not the file of the backup.
     fn link(&self, entry: &Entry) -> Result<()> {
         let Some(target) = &entry.hard_link else { return Ok(()) };
-        match self.sink.create(entry, Some(target)) {
-            Ok(_) => return self.done(entry),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return self.problem(&entry.path.to_string(), &error);
+        if lock(&self.progress)?.linkable.contains(&self.hash(target)) {
+            match self.sink.create(entry, Some(target)) {
+                Ok(_) => return self.done(entry),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return self.problem(&entry.path.to_string(), &error);
+                }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
         match self.repository.with_content(self.backup, entry.clone()) {
             Ok(copy) if copy.kind.has_content() => self.large(&copy),
@@ -298,7 +311,17 @@ impl Restore<'_> {
         let mut progress = lock(&self.progress)?;
         progress.entries = progress.entries.saturating_add(1);
         progress.bytes = progress.bytes.saturating_add(entry.size());
+        if entry.hard_link.is_none() && entry.kind != EntryKind::Directory {
+            progress.linkable.insert(self.hash(&entry.path));
+        }
         Ok(())
+    }
+
+    fn hash(&self, path: &EntryPath) -> PathHash {
+        let mut short = PathHash::default();
+        let hash = hash::keyed(&self.path_key, &[path.as_bytes()]);
+        short.iter_mut().zip(hash).for_each(|(out, byte)| *out = byte);
+        short
     }
 
     fn problem(&self, name: &str, error: &dyn std::error::Error) -> Result<()> {
