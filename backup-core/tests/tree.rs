@@ -357,6 +357,35 @@ fn hard_links_lead_only_to_what_was_restored_with_them() {
     }
 }
 
+#[test]
+fn paths_that_select_nothing_are_named_and_nothing_is_restored() {
+    let repository = repository();
+    let nodes = vec![Node::directory("home"), Node::file("home/a", b"a"), Node::file("implied/b", b"b")];
+    let backup = back_up(&repository, nodes, 1);
+    let restore = |paths: &[&str]| {
+        let target = Target::default();
+        let selection = Selection::within(paths.iter().map(|name| path(name)).collect());
+        let result = repository.restore_tree(&backup, &selection, &target, &control(1));
+        (result, target)
+    };
+    for wrong in [&["home/nosuch"][..], &["nosuch", "home/a"], &["home/a/b"], &["home", "hom", "zz"]] {
+        let (result, target) = restore(wrong);
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{wrong:?}: {error}");
+        for name in wrong {
+            let is_there = ["home", "home/a"].contains(name);
+            assert_ne!(error.to_string().split([' ', ',']).any(|word| word == *name), is_there, "{wrong:?}: {error}");
+        }
+        assert!(target.is_untouched(), "{wrong:?}");
+    }
+    // A directory that has no entry of its own is there where something is in it.
+    let (result, target) = restore(&["implied", "home/a"]);
+    assert!(result.unwrap().is_complete());
+    let made = target.into_map();
+    assert_eq!((made.len(), bytes(&made, "implied/b"), bytes(&made, "home/a")), (3, &b"b"[..], &b"a"[..]));
+    assert_eq!(restore(&[]).0.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
 /// A file to compare with.
 struct File(Vec<u8>);
 

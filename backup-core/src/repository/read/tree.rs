@@ -37,7 +37,7 @@ impl Selection {
         Self { within: None }
     }
 
-    /// These entries, everything below them, and the directories above them.
+    /// These entries, everything below them, and the directories above them. At least one path.
     #[must_use]
     pub const fn within(paths: Vec<EntryPath>) -> Self {
         Self { within: Some(paths) }
@@ -100,10 +100,14 @@ struct Restore<'r> {
 impl Repository {
     /// Restores entries to `sink`, on the threads of `control`. What fails is recorded and the rest goes on.
     ///
+    /// A catalogue that is damaged is a problem of the report as well; what stands behind the damage is then
+    /// not restored.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] where nothing is selected; [`Error::Damaged`], [`Error::Storage`] where the
-    /// catalogue cannot be read on: the report would not say what is missing; [`Error::Cancelled`].
+    /// [`Error::NotFound`] naming every path of the selection at and below which there is nothing: nothing was
+    /// restored. [`Error::Storage`] where the catalogue cannot be read on: the report would not say what is
+    /// missing; [`Error::Cancelled`].
     pub fn restore_tree(
         &self,
         backup: &Backup,
@@ -111,12 +115,12 @@ impl Repository {
         sink: &dyn TreeSink,
         control: &Control,
     ) -> Result<RestoreReport> {
+        self.check_selection(backup, selection)?;
         let mut path_key = [0; 32];
         self.inner.environment.entropy.fill(&mut path_key)?;
         let restore = Restore { repository: self, backup, sink, control, path_key, progress: Mutex::default() };
         control.event(&Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical });
         let mut batch = Batch::default();
-        let mut selected = false;
         for entry in self.entries(backup)? {
             control.cancel().check()?;
             let entry = match entry {
@@ -130,11 +134,7 @@ impl Repository {
             if !selection.contains(&entry) {
                 continue;
             }
-            selected = true;
             restore.entry(entry, &mut batch)?;
-        }
-        if !selected && selection.within.is_some() {
-            return Err(Error::not_found("entry", "nothing in the backup is at the given paths"));
         }
         restore.flush(&mut batch)?;
         for (path, error) in sink.complete() {
@@ -147,6 +147,25 @@ impl Repository {
             problems: progress.problems.first,
             problem_count: progress.problems.count,
         })
+    }
+
+    /// Refuses a selection of which a path selects nothing.
+    fn check_selection(&self, backup: &Backup, selection: &Selection) -> Result<()> {
+        let Some(paths) = &selection.within else { return Ok(()) };
+        if paths.is_empty() {
+            return Err(Error::invalid("selection", "it has no paths"));
+        }
+        let mut missing = Vec::new();
+        for path in paths {
+            match self.entries_from(backup, Some(path))?.next() {
+                Some(Ok(entry)) if entry.path.is_within(path) => {}
+                Some(Err(error @ (Error::Storage { .. } | Error::Cancelled))) => return Err(error),
+                // The restore will say what it is.
+                Some(Err(_)) => {}
+                _ => missing.push(path.to_string()),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Error::not_found("entry", missing.join(", "))) }
     }
 }
 
