@@ -248,6 +248,36 @@ fn a_damaged_body_keeps_nobody_from_the_other_backups() {
     }
 }
 
+#[test]
+fn an_unreadable_backup_is_listed_beside_the_others() {
+    let fixture = Fixture::new();
+    let (old, newest) = (fixture.backups[0].0, fixture.backups[1].0);
+    for key in fixture.keys("bodies/") {
+        for removed in [false, true] {
+            let mut bytes = fixture.objects[&key].to_vec();
+            bytes[200] ^= 1;
+            let repository = fixture.open(fixture.with(&key, (!removed).then_some(bytes))).unwrap();
+            let listed = repository.list().unwrap();
+            let ids: Vec<BackupId> =
+                listed.iter().map(|one| one.as_ref().map_or_else(|lost| lost.id, |backup| backup.id)).collect();
+            assert_eq!(ids, [old, newest], "each in its place");
+            let lost: Vec<_> = listed.iter().filter_map(|one| one.as_ref().err()).collect();
+            let [lost] = lost.as_slice() else { panic!("{listed:?}") };
+            assert!(lost.reason.contains(key.as_str()), "{lost:?}");
+            assert_eq!(lost.time.to_unix().0, 1_790_000_000);
+            assert_eq!(repository.backups().unwrap_err().kind(), ErrorKind::Damaged);
+
+            let status = repository.status().unwrap();
+            let (lost_newest, statistics) = (lost.id == newest, repository.statistics().unwrap());
+            assert_eq!((status.backups, statistics.backups), (2, 2));
+            assert_eq!(status.newest.map(|backup| backup.id), (!lost_newest).then_some(newest));
+            assert_eq!(status.newest_unreadable.is_some(), lost_newest);
+            assert_eq!(statistics.unreadable_backups, [(*lost).clone()]);
+            assert_eq!(repository.find_backup("latest").is_ok(), !lost_newest, "it needs the newest body only");
+        }
+    }
+}
+
 /// The image of a backup, of which the source says that nothing changed.
 struct Unchanged(Vec<u8>);
 
