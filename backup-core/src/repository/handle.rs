@@ -18,11 +18,11 @@ use crate::object::ObjectKeys;
 use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::locked::{LockedRepository, UnlockOptions};
-use crate::repository::parallel::lock;
+use crate::repository::parallel::{each, lock};
 use crate::repository::read::ReadCache;
 use crate::repository::view;
 use crate::repository::write::{BackupOptions, BackupSession};
-use crate::session::{History, Signers};
+use crate::session::{History, Records, Signers};
 use crate::storage::{Key, Storage, StorageError};
 
 /// An unlocked repository: backs up, restores, verifies. Cheap to clone; usable from several threads.
@@ -131,8 +131,13 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn history(&self) -> Result<History> {
-        History::read(&*self.storage, &self.signers)
+    /// The history now.
+    pub(crate) fn history(&self, control: &Control) -> Result<History> {
+        self.with_records(control, History::read)
+    }
+
+    pub(crate) fn with_records<T>(&self, control: &Control, read: impl FnOnce(&Records<'_>) -> T) -> T {
+        read(&Records { storage: &*self.storage, signers: &self.signers, each: &each(control) })
     }
 
     /// The index for reading, loaded when it is first needed.
@@ -140,7 +145,7 @@ impl Inner {
         if let Some(index) = &*lock(&self.index)? {
             return Ok(Arc::clone(index));
         }
-        let index = view::for_reading(self, &self.history()?, control)?;
+        let index = view::for_reading(self, &self.history(control)?, control)?;
         self.set_index(&index);
         Ok(index)
     }

@@ -24,7 +24,7 @@ impl Repository {
     /// [`Error::Storage`]; [`Error::Damaged`] naming a body that cannot be opened. [`list`](Self::list) is for
     /// those who want the others nevertheless.
     pub fn backups(&self) -> Result<Vec<Backup>> {
-        self.opened(&self.inner.history()?)?.into_iter().map(|(_, backup)| backup).collect()
+        self.opened(&self.inner.history(&Control::waiting())?)?.into_iter().map(|(_, backup)| backup).collect()
     }
 
     /// All backups, oldest first, those among them that cannot be opened as `Err`.
@@ -33,7 +33,7 @@ impl Repository {
     ///
     /// [`Error::Storage`] where the storage cannot be listed or a commit cannot be read.
     pub fn list(&self) -> Result<Vec<Result<Backup, UnreadableBackup>>> {
-        self.listed(&self.inner.history()?)
+        self.listed(&self.inner.history(&Control::waiting())?)
     }
 
     /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits). Other
@@ -44,7 +44,7 @@ impl Repository {
     /// [`Error::NotFound`]; [`Error::InvalidArgument`] where several ids begin so; [`Error::Storage`];
     /// [`Error::Damaged`] naming the body of the backup.
     pub fn find_backup(&self, name: &str) -> Result<Backup> {
-        let history = self.inner.history()?;
+        let history = self.inner.history(&Control::waiting())?;
         if name == "latest" {
             let latest = history.in_order().pop().ok_or_else(|| Error::not_found("backup", name))?;
             return self.inner.read_backup(latest, &Control::default());
@@ -127,7 +127,7 @@ impl Repository {
     fn opened<'h>(&self, history: &'h History) -> Result<Vec<(&'h Commit, Result<Backup>)>> {
         let commits: Vec<&Commit> = history.in_order();
         let opened = Mutex::new(BTreeMap::new());
-        let control = Control::default();
+        let control = Control::waiting();
         for_each(&control, commits.len(), &|| Ok(()), &|(), number| {
             let Some(commit) = commits.get(number) else { return Ok(()) };
             let backup = self.inner.read_backup(commit, &control);

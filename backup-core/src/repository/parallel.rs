@@ -169,3 +169,8 @@ pub(crate) fn for_each<W>(
     }
     failure.take().map_or(Ok(()), Err)
 }
+
+/// [`for_each`] without workers, as a value.
+pub(crate) fn each(control: &Control) -> impl Fn(usize, &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+    |count, work| for_each(control, count, &|| Ok(()), &|(), number| work(number))
+}

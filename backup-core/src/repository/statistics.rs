@@ -80,7 +80,7 @@ impl Repository {
     ///
     /// [`Error::Storage`].
     pub fn status(&self) -> Result<RepositoryStatus> {
-        let history = self.inner.history()?;
+        let history = self.inner.history(&Control::waiting())?;
         let order = history.in_order();
         let newest = order.last().map(|commit| (*commit, self.inner.read_backup(commit, &Control::default())));
         let (newest, newest_unreadable) = match newest {
@@ -110,7 +110,7 @@ impl Repository {
     /// [`Error::Storage`]; [`Error::Damaged`] where the index cannot be read.
     pub fn statistics(&self) -> Result<RepositoryStatistics> {
         let inner = &self.inner;
-        let history = inner.history()?;
+        let history = inner.history(&Control::waiting())?;
         let (mut unreadable_backups, mut logical_bytes) = (Vec::new(), 0u64);
         for backup in self.listed(&history)? {
             match backup {

@@ -11,12 +11,12 @@ use crate::object::verify_name;
 use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::read_error;
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{each, for_each};
 use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger;
 use crate::repository::verify::options::{Share, VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
-use crate::session::{Closure, Commit, History, Signers};
+use crate::session::{Closure, Commit, History, Records, Signers};
 use crate::storage::{Key, Storage, list_all};
 
 /// A storage and what its repository says of itself.
@@ -83,7 +83,7 @@ pub(crate) fn presence(
     control: &Control,
     findings: &Findings,
 ) -> Result<Present> {
-    let history = History::read(site.storage, site.signers)?;
+    let history = History::read(&Records { storage: site.storage, signers: site.signers, each: &each(control) })?;
     for flaw in &history.flaws {
         findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
     }

@@ -145,7 +145,8 @@ pub struct BackupSession {
     repository: Repository,
     writer: SessionWriter,
     options: BackupOptions,
-    heads: Vec<BackupId>,
+    /// What it may refer to.
+    history: History,
     parent: Option<Backup>,
     started: Timestamp,
     names: BTreeSet<EntryPath>,
@@ -205,13 +206,9 @@ impl BackupSession {
         let environment = &inner.environment;
         let started = environment.now();
         let control = options.control.clone();
-        let (writer, history) = SessionWriter::open(
-            &*inner.storage,
-            &inner.signers,
-            inner.config.single_writer,
-            &*environment.entropy,
-            started,
-        )?;
+        let (writer, history) = inner.with_records(&control, |records| {
+            SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
+        })?;
         let view = view::for_writing(inner, &history, &control)?;
         let parent = match &options.parent {
             Parent::None => None,
@@ -228,7 +225,7 @@ impl BackupSession {
         store.worker()?;
         Ok(Self {
             repository: repository.clone(),
-            heads: history.heads(),
+            history,
             writer,
             options,
             parent,
@@ -366,10 +363,12 @@ impl BackupSession {
             closure_packs: crate::length::to_u64(closure.packs.len()),
             closure_bytes: closure.bytes(),
             config: inner.config_hash,
-            heads: self.heads.clone(),
+            heads: self.history.heads(),
             time: finished,
         };
-        let id = self.writer.commit(&*inner.storage, &inner.signers, &commit, &inner.writer_key)?;
+        let id = inner.with_records(&self.control, |records| {
+            self.writer.commit(records, &self.history, &commit, &inner.writer_key)
+        })?;
         inner.forget_view();
         Backup::from_body(id, Place::Body(sealed.name), body)
     }
