@@ -15,6 +15,9 @@ use crate::session::commit::{Commit, Outcome};
 use crate::storage::{Storage, StorageError, list_all};
 use crate::time::Timestamp;
 
+/// How often the history is read anew because a collection ended meanwhile.
+const ATTEMPTS: usize = 8;
+
 /// The history of a repository as it was read, and everything in it that is not as it must be.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -33,6 +36,8 @@ pub(crate) struct History {
     pub(crate) newest_mark: u32,
     /// The newest collection with a final, 0 without one.
     pub(crate) newest_final: u32,
+    /// Collections that had an outcome, genuine or not.
+    ended: BTreeSet<u32>,
     /// Records that cannot be used. They hide nothing that is signed, but they are not right.
     pub(crate) flaws: Vec<Flaw>,
 }
@@ -80,6 +85,30 @@ impl History {
     ///
     /// As [`read`](Self::read).
     pub(crate) fn read_again(&self, records: &Records<'_>) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let history = self.read_once(records)?;
+            // What a collection deletes goes after its final came: who read all before that missed nothing.
+            if !history.is_overtaken(records.storage)? {
+                return Ok(history);
+            }
+        }
+        let source = StorageError::Transient("collections kept ending while the history was read".into());
+        Err(Error::Storage { operation: "list", key: layout::COLLECTIONS.to_owned(), source })
+    }
+
+    /// Whether a collection ended since this was read: what is missing now may be what it deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub(crate) fn is_overtaken(&self, storage: &dyn Storage) -> Result<bool> {
+        Ok(listed(storage, layout::COLLECTIONS)?.iter().any(|object| match Place::parse(&object.key) {
+            Some(Place::CollectionOutcome(number)) => !self.ended.contains(&number),
+            _ => false,
+        }))
+    }
+
+    fn read_once(&self, records: &Records<'_>) -> Result<Self> {
         let (storage, signers) = (records.storage, records.signers);
         let mut history = Self::default();
         let newest = history.read_collections(storage, signers)?;
@@ -159,6 +188,7 @@ impl History {
                 _ => {}
             }
         }
+        self.ended = outcomes.keys().copied().collect();
         let mut newest = None;
         for (number, key) in &outcomes {
             let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };

@@ -289,6 +289,63 @@ fn marking(most: u32) -> impl Fn(&Fixture, &str) + Sync + Send {
     }
 }
 
+/// Ends collection `number`, whose checkpoint keeps what is valid, and does what a collector does then.
+fn collect(fixture: &Fixture, number: u32) {
+    let history = fixture.history();
+    let slots: Vec<Key> = history.valid.values().map(|commit| commit.place().key()).collect();
+    let object = |key: &Key| fixture.storage.get(key, u64::MAX).map(|bytes| bytes.to_vec());
+    let mut checkpoint: Vec<Vec<u8>> = slots.iter().filter_map(|key| object(key).ok()).collect();
+    // Forgets are done: what they name is in no checkpoint any more, nor are they needed.
+    checkpoint.retain(|bytes| !history.forgotten.contains(&Commit::id_of(bytes)));
+    let finale = testing::finale(&fixture.maintenance, REPOSITORY, number, &[], &checkpoint, &[]);
+    fixture.put(Place::CollectionOutcome(number), finale);
+    let forgets = history.forgotten.iter().map(|id| Place::Forget(*id).key());
+    slots.into_iter().chain(forgets).for_each(|key| fixture.storage.delete(&key).unwrap());
+}
+
+#[test]
+fn a_collection_that_ends_while_the_history_is_read_hides_nothing() {
+    // Before each listing of a reading, in turn: of collections, sessions, forgets, and collections again.
+    for at in 0..4 {
+        let fixture = Fixture::new();
+        let mut ids = Vec::new();
+        for seconds in 0..3 {
+            let (session, history) = fixture.open(&*fixture.storage).unwrap();
+            ids.push(fixture.commit(&session, &history, seconds).unwrap());
+        }
+        fixture.put(Place::Forget(ids[0]), testing::forget(&fixture.maintenance, REPOSITORY, ids[0]));
+        let listings = AtomicU32::new(0);
+        let storage = Watched::new(&fixture, |fixture, _| {
+            if listings.fetch_add(1, Ordering::Relaxed) == at {
+                collect(fixture, 1);
+            }
+        });
+        let history = fixture.history_of(&storage).unwrap();
+        assert_eq!(history.in_order().iter().map(|commit| commit.id).collect::<Vec<_>>(), ids[1..], "listing {at}");
+        assert!(history.flaws.is_empty(), "{:?}", history.flaws);
+        assert_eq!(history.newest_final, 1);
+    }
+}
+
+#[test]
+fn collections_that_never_stop_ending_are_a_failure_that_may_pass() {
+    let fixture = Fixture::new();
+    let (session, history) = fixture.open(&*fixture.storage).unwrap();
+    fixture.commit(&session, &history, 1).unwrap();
+    let number = AtomicU32::new(0);
+    let storage = Watched::new(&fixture, |fixture, prefix| {
+        if prefix == "sessions/" {
+            let number = number.fetch_add(1, Ordering::Relaxed) + 1;
+            fixture.put(
+                Place::CollectionOutcome(number),
+                testing::finale(&fixture.maintenance, REPOSITORY, number, &[], &[], &[]),
+            );
+        }
+    });
+    let error = fixture.history_of(&storage).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
 /// A storage that accepts put-if-absent and ignores it, as some object stores do.
 struct Careless(MemoryStorage);
 
