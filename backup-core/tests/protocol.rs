@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use backup_core::id::{BackupId, ObjectName, SessionId};
 use backup_core::repository::{Backup, BackupOptions, FindingKind, Parent, Repository, VerifyLevel, VerifyOptions};
+use backup_core::storage::fault::{Fault, FaultStorage};
 use backup_core::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
 use backup_core::{ErrorKind, testing};
 use bytes::Bytes;
@@ -405,4 +406,36 @@ fn a_storage_that_ignores_put_if_absent_is_refused_unless_single_writer() {
     assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH));
     assert_sound(&repository);
     assert!(keys_of(&storage, "probes/").is_empty());
+}
+
+/// Fails every operation on keys that begin so, as a storage that cannot be reached now does.
+fn unreachable_keys(storage: &Arc<MemoryStorage>) -> (Arc<FaultStorage<Arc<MemoryStorage>>>, Arc<Mutex<Vec<String>>>) {
+    let prefixes: Arc<Mutex<Vec<String>>> = Arc::default();
+    let unreachable = Arc::clone(&prefixes);
+    let faults = FaultStorage::with_script(storage.clone(), move |operation| {
+        let prefixes = unreachable.lock().unwrap();
+        if prefixes.iter().any(|prefix| operation.key.starts_with(prefix)) { Fault::FailBefore } else { Fault::None }
+    });
+    (Arc::new(faults.with_error(|_| StorageError::Transient("not now".into()))), prefixes)
+}
+
+#[test]
+fn a_storage_that_fails_for_a_while_does_not_leave_damage_behind() {
+    for (broken, lost_index) in [("index/", false), ("packs/", true), ("sessions/", false)] {
+        let (storage, repository) = new_repository();
+        let backup = back_up(&repository, 1).unwrap();
+        if lost_index {
+            // Then the directories of the packs say where everything is.
+            keys_of(&storage, "index/").iter().for_each(|key| storage.delete(key).unwrap());
+        }
+        let (faults, unreachable) = unreachable_keys(&storage);
+        let repository = open(faults, 5).unwrap();
+        let found = repository.find_backup("latest").unwrap();
+        unreachable.lock().unwrap().push(broken.to_owned());
+        let error = repository.entry(&found, &path("data")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage, "{broken}: {error}");
+        assert!(error.is_transient(), "{broken}: {error}");
+        unreachable.lock().unwrap().clear();
+        assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "{broken}: it came back");
+    }
 }

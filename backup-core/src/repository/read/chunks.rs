@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::compress::Decompressor;
 use crate::error::{Error, Result};
+use crate::format::header::HEADER_BYTES;
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
 use crate::index::{Index, Location};
@@ -20,8 +21,6 @@ use crate::repository::view;
 const GAP: u64 = 128 << 10;
 /// Most bytes of one read.
 const READ: u64 = 8 << 20;
-/// First read of a pack that no reader is known for: its header, and perhaps all that is wanted.
-const FIRST: u64 = 128;
 
 /// A chunk that somebody waits for.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +175,7 @@ impl<'r> Fetcher<'r> {
         }
         let key = Place::Pack(*pack).key();
         let size = self.index.pack_size(pack).ok_or_else(|| Error::damaged("pack", &key, "no index names it"))?;
-        let header = self.inner.get_range(&key, 0..FIRST, self.control)?;
+        let header = self.inner.get_range(&key, 0..HEADER_BYTES, self.control)?;
         let reader = Arc::new(view::pack_reader(self.inner, key.as_str(), &header, size)?);
         self.inner.cache.keep_reader(*pack, &reader);
         Ok(reader)

@@ -87,7 +87,10 @@ impl Repository {
             }
         }
         if options.level >= VerifyLevel::Structure {
-            walk(inner, &present, &damaged, control, &findings)?;
+            let walked = walk(inner, &present, &damaged, control, &findings);
+            // Its index may lack what cannot be read now.
+            inner.forget_view();
+            walked?;
         }
         findings.finish(environment)
     }
