@@ -24,7 +24,8 @@ impl Repository {
     /// [`Error::Storage`]; [`Error::Damaged`] naming a body that cannot be opened. [`list`](Self::list) is for
     /// those who want the others nevertheless.
     pub fn backups(&self) -> Result<Vec<Backup>> {
-        self.opened(&self.inner.history(&Control::waiting())?)?.into_iter().map(|(_, backup)| backup).collect()
+        let history = self.inner.history(&Control::waiting())?;
+        self.opened(&history)?.into_iter().map(|(_, backup)| backup).collect()
     }
 
     /// All backups, oldest first, those among them that cannot be opened as `Err`.
@@ -33,7 +34,8 @@ impl Repository {
     ///
     /// [`Error::Storage`] where the storage cannot be listed or a commit cannot be read.
     pub fn list(&self) -> Result<Vec<Result<Backup, UnreadableBackup>>> {
-        self.listed(&self.inner.history(&Control::waiting())?)
+        let history = self.inner.history(&Control::waiting())?;
+        self.listed(&history)
     }
 
     /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits). Other

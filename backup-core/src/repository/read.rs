@@ -8,9 +8,8 @@ mod pages;
 mod stream;
 mod tree;
 
-pub(crate) use self::chunks::Fetcher;
 pub use self::entry_reader::EntryReader;
-pub(crate) use self::pages::ReadCache;
+pub(crate) use self::pages::{IndexedPages, ReadCache};
 pub(crate) use self::stream::{Decoded, for_each_in_order};
 pub use self::tree::{RestoreReport, Selection};
 

@@ -13,7 +13,7 @@ use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::read::ahead::Ahead;
-use crate::repository::read::chunks::{Fetcher, group_by_pack, unknown_chunk};
+use crate::repository::read::chunks::{Fetcher, unknown_chunk};
 use crate::repository::read::refuse_link;
 
 /// Bytes of content that one thread decodes at a time.
@@ -177,7 +177,6 @@ fn consume(
 
 fn decode(fetcher: &mut Fetcher<'_>, inner: &Inner, control: &Control, window: &[Part]) -> Result<Vec<Decoded>> {
     control.cancel().check()?;
-    let index = inner.index(control)?;
     let mut out: Vec<Decoded> =
         window.iter().map(|(_, part)| Decoded::Hole(part.end.saturating_sub(part.start))).collect();
     let positions: Vec<usize> = (0..window.len())
@@ -187,7 +186,7 @@ fn decode(fetcher: &mut Fetcher<'_>, inner: &Inner, control: &Control, window: &
         Some((ChunkRef::Data { id, length }, _)) => Some((*id, *length)),
         _ => None,
     });
-    let (packs, unknown) = group_by_pack(&index, chunks);
+    let (packs, unknown) = inner.locate(&chunks.collect::<Vec<_>>(), control)?;
     if let Some((_, id)) = unknown.first() {
         return Err(unknown_chunk(id));
     }

@@ -16,7 +16,7 @@ use crate::repository::backup::{Backup, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
 use crate::repository::parallel::{for_each, lock};
-use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
+use crate::repository::read::chunks::{Fetcher, Wanted, unknown_chunk};
 use crate::source::{BlockSink, TreeSink};
 
 /// Small files that are restored together.
@@ -225,7 +225,6 @@ impl Restore<'_> {
     fn flush(&self, batch: &mut Batch) -> Result<()> {
         let Batch { files, links, .. } = std::mem::take(batch);
         let inner = &*self.repository.inner;
-        let index = inner.index(self.control)?;
         let mut chunks = Vec::new();
         let mut of_chunk = Vec::new();
         let mut empty = Vec::new();
@@ -238,7 +237,7 @@ impl Restore<'_> {
                 _ => empty.push(number),
             }
         }
-        let (packs, unknown) = group_by_pack(&index, chunks.into_iter());
+        let (packs, unknown) = inner.locate(&chunks, self.control)?;
         let file_of = |tag: usize| of_chunk.get(tag).and_then(|number| files.get(*number));
         for (tag, id) in unknown {
             if let Some(file) = file_of(tag) {

@@ -1,7 +1,7 @@
 //! The levels that need the password, and the entry point of all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hashbrown::HashSet;
 
@@ -17,6 +17,7 @@ use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository, read_error};
 use crate::repository::parallel::{for_each, lock};
+use crate::repository::read::IndexedPages;
 use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger::{self, VerificationLedger};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
@@ -62,8 +63,6 @@ impl Repository {
         let findings = Findings::new(options, environment);
         check_keys(&site, Some(inner), &findings)?;
         let present = presence(&site, options, control, &findings)?;
-        // What was read before may hide what is damaged now.
-        inner.forget_view();
         if options.level >= VerifyLevel::Bytes {
             small_objects(&site, &present, control, &findings)?;
             if let Some(commit) = present.history.in_order().last()
@@ -87,19 +86,21 @@ impl Repository {
             }
         }
         if options.level >= VerifyLevel::Structure {
-            let walked = walk(inner, &present, &damaged, control, &findings);
-            // Its index may lack what cannot be read now.
-            inner.forget_view();
-            walked?;
+            walk(&self.inner, &present, &damaged, control, &findings)?;
         }
         findings.finish(environment)
     }
 }
 
 /// Walks every backup, and says which entries the damage that was found hurts.
-fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, findings: &Findings) -> Result<()> {
+fn walk(
+    inner: &Arc<Inner>,
+    present: &Present,
+    damaged: &Damaged,
+    control: &Control,
+    findings: &Findings,
+) -> Result<()> {
     let (index, unusable) = view::for_verifying(inner, &present.history, control)?;
-    inner.set_index(&index);
     let needed: BTreeSet<&ObjectName> = present.commits.iter().flat_map(|commit| &commit.content.indexes).collect();
     for (name, error) in unusable.into_iter().filter(|(name, _)| needed.contains(name)) {
         let key = Place::Index(name).key();
@@ -108,11 +109,13 @@ fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, 
             findings.add_error(FindingKind::Structure, key.as_str(), error)?;
         }
     }
+    // Not the caches that other readers fill: damage is to be seen.
+    let pages = IndexedPages::new(inner, Arc::clone(&index), Arc::default(), control);
     let mut walked = Walked::default();
     for commit in &present.commits {
         // A closure that cannot be read was reported.
         let closure = read_closure(&*inner.storage, commit, control).ok();
-        check_backup(inner, &index, commit, closure.as_ref(), &mut walked, control, findings)?;
+        check_backup(inner, &index, &pages, commit, closure.as_ref(), &mut walked, control, findings)?;
     }
     let mut damage = std::mem::take(&mut *lock(damaged)?);
     damage.packs.extend(&present.lost);
@@ -120,7 +123,7 @@ fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, 
         return Ok(());
     }
     for commit in &present.commits {
-        affected_entries(inner, &index, commit, &damage, control, findings)?;
+        affected_entries(inner, &index, &pages, commit, &damage, control, findings)?;
     }
     Ok(())
 }

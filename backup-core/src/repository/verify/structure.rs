@@ -4,32 +4,19 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
 
-use crate::content::{CatalogueReader, ChunkRef, Entry, PageRef, PageSource, Refs, walk_pages};
+use crate::content::{CatalogueReader, ChunkRef, Entry, PageSource, Refs, walk_pages};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
 use crate::index::{Index, Location};
-use crate::pack::ChunkKind;
 use crate::progress::Event;
 use crate::repository::backup::Backup;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::read::Fetcher;
+use crate::repository::read::IndexedPages;
 use crate::repository::verify::content::Damage;
 use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings};
 use crate::session::{Closure, Commit};
-
-/// Pages of one backup, read without the caches that other readers fill, so that damage is seen.
-struct Uncached<'r> {
-    inner: &'r Inner,
-    control: &'r Control,
-}
-
-impl PageSource for Uncached<'_> {
-    fn page(&self, page: &PageRef) -> Result<bytes::Bytes> {
-        Ok(Fetcher::new(self.inner, self.control)?.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
-    }
-}
 
 /// What was walked already; equal pages of several backups are walked once.
 #[derive(Default)]
@@ -42,6 +29,7 @@ pub(crate) struct Walked {
 pub(crate) fn check_backup(
     inner: &Inner,
     index: &Index,
+    pages: &IndexedPages,
     commit: &Commit,
     closure: Option<&Closure>,
     walked: &mut Walked,
@@ -53,18 +41,11 @@ pub(crate) fn check_backup(
         Ok(backup) => backup,
         Err(error) => return findings.add_error(FindingKind::Structure, body.as_str(), error),
     };
-    let pages = Uncached { inner, control };
-    let catalogue = CatalogueReader::new(backup.catalogue, &pages);
+    let catalogue = CatalogueReader::new(backup.catalogue, pages);
     let outside = |pack: &ObjectName| closure.is_some_and(|closure| !closure.packs.contains_key(pack));
     let mut reported: HashSet<ObjectName> = HashSet::new();
-    let mut check_place = |kind: ChunkKind, id: &ChunkId, length: u32| {
-        let fits = |location: &Location| (location.kind, location.raw) == (kind, length);
-        let Some(location) = index.lookup(id) else { return Ok(false) };
-        // Content and pages are no chunks of each other.
-        if !fits(&location) && !index.lookup_all(id).iter().any(fits) {
-            return Ok(false);
-        }
-        let pack = location.pack;
+    let mut check_place = |id: &ChunkId| {
+        let Some(Location { pack, .. }) = index.lookup(id) else { return Ok(false) };
         // Two writers may have stored the same chunk: one of its places must be named.
         if outside(&pack)
             && index.lookup_all(id).iter().all(|location| outside(&location.pack))
@@ -80,7 +61,7 @@ pub(crate) fn check_backup(
         Ok(true)
     };
     // A page without a place is reported when the entries below it are read.
-    let result = catalogue.walk_pages(&mut |page, _| check_place(ChunkKind::Meta, &page.id, page.length));
+    let result = catalogue.walk_pages(&mut |page, _| check_place(&page.id));
     if let Err(error) = result {
         findings.add_error(FindingKind::Structure, body.as_str(), error)?;
     }
@@ -90,7 +71,7 @@ pub(crate) fn check_backup(
         match entry {
             Ok(entry) => {
                 entries = entries.saturating_add(1);
-                check_entry(&backup, &entry, &pages, walked, &mut check_place, findings)?;
+                check_entry(&backup, &entry, pages, walked, &mut check_place, findings)?;
                 control.event(&Event::EntryFinished { path: &entry.path });
             }
             Err(error) => findings.add_error(FindingKind::Structure, body.as_str(), error)?,
@@ -106,9 +87,6 @@ pub(crate) fn check_backup(
     findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
 }
 
-/// Whether a chunk of this kind, id and length has a place.
-type CheckPlace<'c> = dyn FnMut(ChunkKind, &ChunkId, u32) -> Result<bool> + 'c;
-
 /// Walks the content of an entry: pages first, each once, then references. `check_place` says whether a chunk has
 /// a place.
 fn check_entry(
@@ -116,14 +94,14 @@ fn check_entry(
     entry: &Entry,
     pages: &dyn PageSource,
     walked: &mut Walked,
-    check_place: &mut CheckPlace<'_>,
+    check_place: &mut dyn FnMut(&ChunkId) -> Result<bool>,
     findings: &Findings,
 ) -> Result<()> {
     let affected = AffectedEntry { backup: backup.id, path: entry.path.clone() };
     let mut fresh = false;
     let mut lost: Vec<ChunkId> = Vec::new();
     let result = walk_pages(&entry.content, pages, &mut |page, height, covered| {
-        if !check_place(ChunkKind::Meta, &page.id, page.length)? {
+        if !check_place(&page.id)? {
             lost.push(page.id);
             return Ok(false);
         }
@@ -136,8 +114,8 @@ fn check_entry(
     if damage.is_none() && lost.is_empty() && (fresh || inline) {
         for item in Refs::new(&entry.content, 0..entry.content.length, pages) {
             match item {
-                Ok((_, ChunkRef::Data { id, length })) => {
-                    if !check_place(ChunkKind::Data, &id, length)? {
+                Ok((_, ChunkRef::Data { id, .. })) => {
+                    if !check_place(&id)? {
                         lost.push(id);
                     }
                 }
@@ -158,7 +136,7 @@ fn check_entry(
     lost.dedup();
     for id in lost {
         let object = id.to_string();
-        findings.add(FindingKind::Chunk, &object, "no index names it with the length and the kind that refer to it")?;
+        findings.add(FindingKind::Chunk, &object, "no index names it")?;
         findings.affect(&[object], &affected)?;
     }
     Ok(())
@@ -168,19 +146,20 @@ fn check_entry(
 pub(crate) fn affected_entries(
     inner: &Inner,
     index: &Index,
+    pages: &IndexedPages,
     commit: &Commit,
     damage: &Damage,
     control: &Control,
     findings: &Findings,
 ) -> Result<()> {
     let Ok(backup) = inner.read_backup(commit, control) else { return Ok(()) };
-    for entry in CatalogueReader::new(backup.catalogue, inner).entries(None) {
+    for entry in CatalogueReader::new(backup.catalogue, pages).entries(None) {
         control.cancel().check()?;
         // What cannot be read was reported by the walk.
         let Ok(entry) = entry else { continue };
         // Hundreds of chunks of one entry are usually in few packs.
         let mut objects: BTreeSet<String> = BTreeSet::new();
-        for item in Refs::new(&entry.content, 0..entry.content.length, inner) {
+        for item in Refs::new(&entry.content, 0..entry.content.length, pages) {
             let Ok((_, ChunkRef::Data { id, .. })) = item else { continue };
             if damage.chunks.contains(&id) {
                 objects.insert(id.to_string());

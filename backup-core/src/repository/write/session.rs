@@ -16,6 +16,7 @@ use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, P
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::parallel::lock;
+use crate::repository::read::IndexedPages;
 use crate::repository::view;
 use crate::repository::write::store::{ChunkStore, Pages};
 use crate::repository::write::stream::{StreamWriter, queue_depth};
@@ -148,6 +149,8 @@ pub struct BackupSession {
     /// What it may refer to.
     history: History,
     parent: Option<Backup>,
+    /// The pages of the parent.
+    pages: IndexedPages,
     started: Timestamp,
     names: BTreeSet<EntryPath>,
     /// A failed operation may have left claims without chunks: nothing can be committed then.
@@ -219,7 +222,8 @@ impl BackupSession {
             }
         };
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
-        inner.set_index(&view.index);
+        // What may be referred to is less than what can be read: other readers of the handle do not see it.
+        let pages = IndexedPages::new(inner, Arc::clone(&view.index), Arc::clone(&inner.cache), &control);
         let store =
             ChunkStore::new(Arc::clone(inner), writer.session, level, control.clone(), view.index, view.orphans);
         store.worker()?;
@@ -229,6 +233,7 @@ impl BackupSession {
             writer,
             options,
             parent,
+            pages,
             started,
             names: BTreeSet::new(),
             failed: false,
@@ -404,7 +409,7 @@ impl BackupSession {
     }
 
     pub(crate) fn parent_pages(&self) -> &dyn PageSource {
-        &*self.repository.inner
+        &self.pages
     }
 
     pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {
