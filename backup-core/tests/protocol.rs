@@ -11,7 +11,7 @@ use backup_core::id::{BackupId, ObjectName, SessionId};
 use backup_core::repository::{
     Backup, BackupOptions, FindingKind, Parent, Repository, Selection, VerifyLevel, VerifyOptions,
 };
-use backup_core::storage::fault::{Fault, FaultStorage};
+use backup_core::storage::fault::{Fault, FaultStorage, OperationKind};
 use backup_core::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
 use backup_core::{ErrorKind, testing};
 use bytes::Bytes;
@@ -550,5 +550,24 @@ fn a_session_does_not_change_what_others_read() {
             session.abort();
         }
         assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "after it");
+    }
+}
+
+#[test]
+fn a_verification_that_a_collection_overtakes_does_not_report_what_that_deleted() {
+    for level in [VerifyLevel::Presence, VerifyLevel::Content] {
+        let (storage, writer) = new_repository();
+        back_up(&writer, 1).unwrap();
+        let (inner, mut collector) = (storage.clone(), Some(writer.clone()));
+        let faults = FaultStorage::with_script(storage.clone(), move |operation| {
+            if operation.kind == OperationKind::List && operation.key == "packs/" {
+                collector.take().into_iter().for_each(|collector| repack(&inner, &collector));
+            }
+            Fault::None
+        });
+        let repository = open(Arc::new(faults), 6).unwrap();
+        let error = verify(&repository, level).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.is_transient());
     }
 }

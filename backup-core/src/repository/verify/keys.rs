@@ -22,7 +22,7 @@ pub(crate) fn check_keys(site: &Site<'_>, inner: Option<&Inner>, findings: &Find
     match site.storage.get(&key, limits::CONFIG) {
         Ok(bytes) if hash::digest(&bytes) == site.config_hash => {}
         Ok(_) => findings.add(FindingKind::Bytes, key.as_str(), "it is not the config that the repository had")?,
-        Err(StorageError::NotFound) => findings.add(FindingKind::Missing, key.as_str(), "it is not there")?,
+        Err(StorageError::NotFound) => findings.missing(key.as_str())?,
         Err(error) => findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?,
     }
     check_slots(site, findings)?;
@@ -61,7 +61,7 @@ fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) ->
     let wanted = inner.map_or(1, |inner| inner.keyring_number);
     if newest < wanted {
         // An older one lacks keys.
-        return findings.add(FindingKind::Missing, Place::Keyring(wanted).key().as_str(), "it is not there");
+        return findings.missing(Place::Keyring(wanted).key().as_str());
     }
     let key = Place::Keyring(newest).key();
     let read = site.storage.get(&key, limits::KEYRING).map_err(|error| read_error(&key, error)).and_then(|bytes| {

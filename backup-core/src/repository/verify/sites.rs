@@ -17,7 +17,7 @@ use crate::repository::verify::ledger;
 use crate::repository::verify::options::{Share, VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
 use crate::session::{Closure, Commit, History, Records, Signers};
-use crate::storage::{Key, Storage, list_all};
+use crate::storage::{Key, Storage, StorageError, list_all};
 
 /// A storage and what its repository says of itself.
 pub(crate) struct Site<'s> {
@@ -60,20 +60,11 @@ pub(crate) fn without_password(
         small_objects(site, &present, control, &findings)?;
         for_each(control, chosen.len(), &|| Ok(()), &|(), number| {
             chosen.get(number).map_or(Ok(()), |name| {
-                check_bytes(
-                    site,
-                    "pack",
-                    Place::Pack(*name),
-                    name,
-                    limits::PACK + limits::PACK / 16,
-                    control,
-                    &findings,
-                )
-                .map(drop)
+                check_bytes(site, "pack", Place::Pack(*name), name, limits::PACK, control, &findings).map(drop)
             })
         })?;
     }
-    findings.finish(environment)
+    findings.finish(&present.history, site.storage, environment)
 }
 
 /// Checks signatures, closures and that every object is there with its size.
@@ -133,7 +124,7 @@ pub(crate) fn presence(
         for place in places {
             let key = place.key();
             if !there.contains_key(&key) && looked_at.insert(key.clone()) {
-                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+                findings.missing(key.as_str())?;
             }
             looked_at.insert(key);
         }
@@ -153,7 +144,7 @@ pub(crate) fn presence(
         match packs_there.get(&key) {
             None => {
                 lost.insert(name);
-                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+                findings.missing(key.as_str())?;
             }
             Some(found) if *found != size => {
                 lost.insert(name);
@@ -190,7 +181,7 @@ pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Contro
         let content = &commit.content;
         objects.insert((Place::Body(content.body), "backup body", content.body, limits::BODY));
         for name in &content.indexes {
-            objects.insert((Place::Index(*name), "index", *name, limits::INDEX + limits::INDEX / 16));
+            objects.insert((Place::Index(*name), "index", *name, limits::INDEX));
         }
     }
     let objects: Vec<_> = objects.into_iter().collect();
@@ -214,8 +205,11 @@ pub(crate) fn check_bytes(
     let key = place.key();
     let bytes = match site.storage.get(&key, limit) {
         Ok(bytes) => bytes,
-        // Reported as missing already.
-        Err(crate::storage::StorageError::NotFound) => return Ok(false),
+        // The listing may have shown it nevertheless.
+        Err(StorageError::NotFound) => {
+            findings.missing(key.as_str())?;
+            return Ok(false);
+        }
         Err(error) => {
             findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?;
             return Ok(false);
