@@ -79,7 +79,13 @@ impl Repository {
         };
         let damaged = Damaged::default();
         if options.level >= VerifyLevel::Bytes {
-            let (chosen, all) = ledger::choose(options.share, &present.packs, ledger.as_deref_mut());
+            let (chosen, all) = ledger::choose(
+                options.share,
+                &present.packs,
+                &present.stored,
+                ledger.as_deref_mut(),
+                environment.now(),
+            );
             findings.count(|report| report.partial |= !all)?;
             let total =
                 chosen.iter().filter_map(|name| present.packs.get(name)).fold(0u64, |a, b| a.saturating_add(*b));
@@ -88,7 +94,8 @@ impl Repository {
             let good = check_packs(inner, &site, places.as_ref(), &chosen, &damaged, control, &findings)?;
             if let Some(ledger) = ledger {
                 for (name, good) in good {
-                    if good { ledger.verified(name, environment.now()) } else { ledger.failed(&name) }
+                    let now = environment.now();
+                    if good { ledger.verified(name, now) } else { ledger.failed(name, now) }
                 }
             }
         }

@@ -36,7 +36,8 @@ pub enum Share {
         /// Chooses the packs.
         seed: u64,
     },
-    /// The packs that were verified longest ago, so many that all are covered in `days` days of daily calls. Needs a
+    /// The packs that were verified longest ago, so many that all are covered in `days` days of daily calls, and as
+    /// much again of those that were not good last time. Needs a
     /// [`VerificationLedger`](super::VerificationLedger).
     Rotating {
         /// At least 1.

@@ -33,6 +33,8 @@ pub(crate) struct Present {
     pub(crate) commits: Vec<Commit>,
     /// Packs that they need and that are there with their sizes.
     pub(crate) packs: BTreeMap<ObjectName, u64>,
+    /// Every pack that is there, needed or not.
+    pub(crate) stored: BTreeSet<ObjectName>,
     /// Packs that they need and that are not there, or have another size.
     pub(crate) lost: BTreeSet<ObjectName>,
 }
@@ -55,7 +57,7 @@ pub(crate) fn without_password(
     check_keys(site, None, &findings)?;
     let present = presence(site, options, control, &findings)?;
     if options.level >= VerifyLevel::Bytes {
-        let (chosen, all) = ledger::choose(options.share, &present.packs, None);
+        let (chosen, all) = ledger::choose(options.share, &present.packs, &present.stored, None, environment.now());
         findings.count(|report| report.partial |= !all)?;
         small_objects(site, &present, control, &findings)?;
         for_each(control, chosen.len(), &|| Ok(()), &|(), number| {
@@ -157,7 +159,11 @@ pub(crate) fn presence(
         report.backups_checked = to_u64(commits.len());
         report.objects_checked = to_u64(looked_at.len().saturating_add(needed).saturating_add(commits.len()));
     })?;
-    Ok(Present { history, commits, packs: present, lost })
+    let stored = packs_there.keys().filter_map(|key| match Place::parse(key) {
+        Some(Place::Pack(name)) => Some(name),
+        _ => None,
+    });
+    Ok(Present { history, commits, packs: present, stored: stored.collect(), lost })
 }
 
 /// Reads a closure and holds it against its commit.
