@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::content::{ChunkRef, Entry, Refs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::length::{to_u64, to_usize};
 use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
@@ -63,10 +63,8 @@ impl EntryReader {
         }
         let range = self.position..self.position.saturating_add(1);
         let found = Refs::new(&self.entry.content, range, &*self.inner).next().transpose()?;
-        let Some((offset, reference)) = found else {
-            self.piece = None;
-            return Ok(());
-        };
+        let (offset, reference) =
+            found.ok_or_else(|| Error::damaged("entry", &self.entry.path, "its references end before its content"))?;
         let piece = match reference {
             ChunkRef::Hole { length } => Piece::Hole(length),
             ChunkRef::Data { id, length } => {
@@ -85,7 +83,7 @@ impl io::Read for EntryReader {
             return Ok(0);
         }
         self.load().map_err(io::Error::other)?;
-        let Some((begin, piece)) = &self.piece else { return Ok(0) };
+        let Some((begin, piece)) = &self.piece else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         let skip = self.position.saturating_sub(*begin);
         let count = match piece {
             Piece::Data(bytes) => {
