@@ -412,15 +412,19 @@ fn a_storage_that_ignores_put_if_absent_is_refused_unless_single_writer() {
     assert!(keys_of(&storage, "probes/").is_empty());
 }
 
-/// Fails every operation on keys that begin so, as a storage that cannot be reached now does.
-fn unreachable_keys(storage: &Arc<MemoryStorage>) -> (Arc<FaultStorage<Arc<MemoryStorage>>>, Arc<Mutex<Vec<String>>>) {
-    let prefixes: Arc<Mutex<Vec<String>>> = Arc::default();
-    let unreachable = Arc::clone(&prefixes);
-    let faults = FaultStorage::with_script(storage.clone(), move |operation| {
-        let prefixes = unreachable.lock().unwrap();
-        if prefixes.iter().any(|prefix| operation.key.starts_with(prefix)) { Fault::FailBefore } else { Fault::None }
-    });
-    (Arc::new(faults.with_error(|_| StorageError::Transient("not now".into()))), prefixes)
+/// Beginnings of keys on which every operation fails, as on a storage that cannot be reached now.
+#[derive(Clone, Default)]
+struct Unreachable(Arc<Mutex<Option<&'static str>>>);
+
+impl Unreachable {
+    fn on(&self, storage: &Arc<MemoryStorage>) -> Arc<dyn Storage> {
+        let prefix = Arc::clone(&self.0);
+        let faults = FaultStorage::with_script(storage.clone(), move |operation| {
+            let fails = prefix.lock().unwrap().is_some_and(|prefix| operation.key.starts_with(prefix));
+            if fails { Fault::FailBefore } else { Fault::None }
+        });
+        Arc::new(faults.with_error(|_| StorageError::Transient("not now".into())))
+    }
 }
 
 #[test]
@@ -432,14 +436,14 @@ fn a_storage_that_fails_for_a_while_does_not_leave_damage_behind() {
             // Then the directories of the packs say where everything is.
             keys_of(&storage, "index/").iter().for_each(|key| storage.delete(key).unwrap());
         }
-        let (faults, unreachable) = unreachable_keys(&storage);
-        let repository = open(faults, 5).unwrap();
+        let unreachable = Unreachable::default();
+        let repository = open(unreachable.on(&storage), 5).unwrap();
         let found = repository.find_backup("latest").unwrap();
-        unreachable.lock().unwrap().push(broken.to_owned());
+        *unreachable.0.lock().unwrap() = Some(broken);
         let error = repository.entry(&found, &path("data")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage, "{broken}: {error}");
         assert!(error.is_transient(), "{broken}: {error}");
-        unreachable.lock().unwrap().clear();
+        *unreachable.0.lock().unwrap() = None;
         assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "{broken}: it came back");
     }
 }
@@ -484,7 +488,7 @@ fn repack(storage: &Arc<MemoryStorage>, repository: &Repository) {
     let indexes = names(&other, "index/");
     put(storage, testing::collection_final(repository, 1, &before, &checkpoint, &indexes).unwrap());
     for key in keys_of(storage, "packs/").into_iter().chain(keys_of(storage, "index/")).chain(slots) {
-        if other.snapshot().get(&key).is_none() || key.as_str().starts_with("sessions/") {
+        if !other.snapshot().contains_key(&key) || key.as_str().starts_with("sessions/") {
             storage.delete(&key).unwrap();
         }
     }

@@ -41,8 +41,8 @@ impl CompareReport {
 }
 
 impl Repository {
-    /// Compares a tree of files with a backup, byte for byte. Only what lies below the first components of the
-    /// paths that the tree has is expected in it.
+    /// Compares a tree of files with a backup, byte for byte. Everything that the backup has is expected in the
+    /// tree: a tree of some of the paths that were backed up lacks the others.
     ///
     /// # Errors
     ///

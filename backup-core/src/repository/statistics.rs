@@ -119,11 +119,7 @@ impl Repository {
             }
         }
         let index = inner.index(&Control::default())?;
-        let objects = list_all(&*inner.storage, "").map_err(|source| Error::Storage {
-            operation: "list",
-            key: String::new(),
-            source,
-        })?;
+        let objects = list_all(&*inner.storage, "").map_err(|source| Error::list("", source))?;
         let stored_bytes = objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.size));
         let unique_bytes = index.raw_bytes();
         Ok(RepositoryStatistics {

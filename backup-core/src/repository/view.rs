@@ -109,11 +109,7 @@ fn load_segments(inner: &Inner, history: &History, failing: Failing, control: &C
 }
 
 fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
-    let listed = list_all(&*inner.storage, layout::PACKS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::PACKS.to_owned(),
-        source,
-    })?;
+    let listed = list_all(&*inner.storage, layout::PACKS).map_err(|source| Error::list(layout::PACKS, source))?;
     let parse = |object: crate::storage::ObjectInfo| match Place::parse(&object.key) {
         Some(Place::Pack(name)) => Some((name, object.size)),
         _ => None,

@@ -93,7 +93,7 @@ impl History {
             }
         }
         let source = StorageError::Transient("collections kept ending while the history was read".into());
-        Err(Error::Storage { operation: "list", key: layout::COLLECTIONS.to_owned(), source })
+        Err(Error::list(layout::COLLECTIONS, source))
     }
 
     /// Whether a collection ended since this was read: what is missing now may be what it deleted.
@@ -305,7 +305,7 @@ pub(crate) fn open_outcome(bytes: &[u8], signers: &Signers, name: &str) -> Resul
 }
 
 fn listed(storage: &dyn Storage, prefix: &str) -> Result<Vec<crate::storage::ObjectInfo>> {
-    list_all(storage, prefix).map_err(|source| Error::Storage { operation: "list", key: prefix.to_owned(), source })
+    list_all(storage, prefix).map_err(|source| Error::list(prefix, source))
 }
 
 /// An object, or `None` where it is gone by now or larger than its kind can be (a flaw of the storage that

@@ -205,10 +205,13 @@ fn history_key(fixture: &Fixture, id: &BackupId) -> Key {
     fixture.history().commits[id].place().key()
 }
 
+/// What happens before a listing of a prefix.
+type BeforeList<'f> = Box<dyn Fn(&Fixture, &str) + Sync + Send + 'f>;
+
 /// A storage at which something happens before every listing, and that notes what is read.
 struct Watched<'f> {
     fixture: &'f Fixture,
-    before_list: Box<dyn Fn(&Fixture, &str) + Sync + Send + 'f>,
+    before_list: BeforeList<'f>,
     read: Mutex<Vec<Key>>,
 }
 

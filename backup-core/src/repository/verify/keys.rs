@@ -48,11 +48,7 @@ fn check_slots(site: &Site<'_>, findings: &Findings) -> Result<()> {
 }
 
 fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) -> Result<()> {
-    let objects = list_all(site.storage, layout::KEYRINGS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::KEYRINGS.to_owned(),
-        source,
-    })?;
+    let objects = list_all(site.storage, layout::KEYRINGS).map_err(|source| Error::list(layout::KEYRINGS, source))?;
     let numbers = objects.iter().filter_map(|object| match Place::parse(&object.key) {
         Some(Place::Keyring(number)) => Some(number),
         _ => None,

@@ -150,7 +150,7 @@ mod tests {
         let old = packs();
         let mut ledger = VerificationLedger::default();
         old.keys().for_each(|name| ledger.verified(*name, day(0)));
-        let is_bad = |name: &ObjectName| name.as_bytes()[0] % 5 == 0;
+        let is_bad = |name: &ObjectName| name.as_bytes()[0].is_multiple_of(5);
         let mut all = old.clone();
         for number in 1..=30 {
             // More than a share of new data every day.

@@ -101,11 +101,7 @@ pub(crate) fn presence(
         .cloned()
         .collect();
     let listed = |prefix: &str| {
-        let objects = list_all(site.storage, prefix).map_err(|source| Error::Storage {
-            operation: "list",
-            key: prefix.to_owned(),
-            source,
-        })?;
+        let objects = list_all(site.storage, prefix).map_err(|source| Error::list(prefix, source))?;
         Ok::<_, Error>(objects.into_iter().map(|object| (object.key, object.size)).collect::<BTreeMap<Key, u64>>())
     };
     let packs_there = listed(layout::PACKS)?;

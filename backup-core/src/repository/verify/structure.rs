@@ -97,7 +97,7 @@ impl<'w> Walk<'w> {
         };
         let closure = closure.map(|closure| closure.packs.keys().map(|pack| self.number(pack)).collect());
         let walked = Walked { id: backup.id, body, closure };
-        let entries = self.catalogue(&walked, CataloguePage::root(&backup.catalogue))?.entries;
+        let entries = self.catalogue(&walked, &CataloguePage::root(&backup.catalogue))?.entries;
         if entries != backup.statistics.entries {
             self.findings.add(
                 FindingKind::Structure,
@@ -109,12 +109,12 @@ impl<'w> Walk<'w> {
     }
 
     /// Checks a page of the catalogue and everything below it.
-    fn catalogue(&mut self, walked: &Walked, page: CataloguePage) -> Result<Below> {
+    fn catalogue(&mut self, walked: &Walked, page: &CataloguePage) -> Result<Below> {
         self.control.cancel().check()?;
         let mut below = Below::new();
-        let (entries, subtree) = (page.entries, Subtree::Catalogue(page.clone()));
+        let subtree = Subtree::Catalogue(page.clone());
         if self.is_known(walked, &subtree, &mut below) {
-            below.entries = entries;
+            below.entries = page.entries;
             return Ok(below);
         }
         // A page without a place is reported when it is read.
@@ -123,7 +123,7 @@ impl<'w> Walk<'w> {
         match page.below(&self.pages) {
             Ok(CatalogueBelow::Pages(children)) => {
                 for child in children {
-                    below.add(self.catalogue(walked, child)?);
+                    below.add(self.catalogue(walked, &child)?);
                 }
             }
             Ok(CatalogueBelow::Entries(entries)) => {
