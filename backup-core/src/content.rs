@@ -14,7 +14,9 @@ pub use self::entry::{Attributes, Content, Entry, EntryKind};
 pub use self::path::EntryPath;
 
 pub(crate) use self::builder::{IMAGE_LEAF_CHUNKS, ImageContentBuilder, StreamContentBuilder};
-pub(crate) use self::catalogue::{CatalogueCursor, CatalogueEntries, CatalogueReader, CatalogueRoot, EntrySorter};
-pub(crate) use self::cursor::{Leaves, Refs, walk_pages};
+pub(crate) use self::catalogue::{
+    CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EntrySorter,
+};
+pub(crate) use self::cursor::{ContentBelow, Leaves, Refs, content_below, walk_pages};
 pub(crate) use self::entry::{ChunkRef, ContentRoot, PageRef};
 pub(crate) use self::page::{PageSource, PageStore};

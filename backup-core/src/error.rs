@@ -273,6 +273,11 @@ impl Error {
         Self::LimitExceeded { what: what.into(), value, limit }
     }
 
+    /// A failure to list what begins with `prefix`.
+    pub(crate) fn list(prefix: &str, source: StorageError) -> Self {
+        Self::Storage { operation: "list", key: prefix.to_owned(), source }
+    }
+
     /// A storage failure, sorted by who must act: a missing object that must exist is damage of the
     /// repository and is reported as such by the caller; a refusal to write is [`Error::ReadOnly`].
     pub(crate) fn storage(operation: &'static str, key: &Key, source: StorageError) -> Self {

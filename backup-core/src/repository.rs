@@ -23,7 +23,7 @@ mod verify;
 mod view;
 mod write;
 
-pub use self::backup::{Backup, BackupKind, BackupStatistics, Problem};
+pub use self::backup::{Backup, BackupKind, BackupStatistics, Problem, UnreadableBackup};
 pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};

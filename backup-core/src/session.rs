@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use self::body::BackupBody;
 pub(crate) use self::closure::Closure;
 pub(crate) use self::commit::{Commit, NewCommit};
-pub(crate) use self::history::{History, Signers};
+pub(crate) use self::history::{History, Records, Signers};
 pub(crate) use self::writer::SessionWriter;
 
 #[cfg(test)]

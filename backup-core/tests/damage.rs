@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use backup_core::content::EntryPath;
 use backup_core::extent::{Extent, ExtentKind};
-use backup_core::id::BackupId;
+use backup_core::id::{BackupId, ObjectName};
 use backup_core::keys::{Credential, RecoveryKey};
 use backup_core::repository::{
-    LockedRepository, Repository, Selection, UnlockOptions, VerifyLevel, VerifyOptions, VerifyReport,
+    FindingKind, LockedRepository, Repository, Selection, Share, UnlockOptions, VerifyLevel, VerifyOptions,
+    VerifyReport,
 };
 use backup_core::source::BlockSource;
-use backup_core::storage::{Key, MemoryStorage, Storage};
+use backup_core::storage::fault::{Fault, FaultStorage, OperationKind};
+use backup_core::storage::{Key, MemoryStorage, Storage, StorageError};
 use backup_core::{ErrorKind, testing};
 use bytes::Bytes;
 use support::forger::{get, keys_of, overwrite, pack_of_kind, replace_body};
@@ -246,6 +248,218 @@ fn a_damaged_body_keeps_nobody_from_the_other_backups() {
         let id = back_up(&repository, 2).unwrap();
         assert!(restore(&repository, &id, &contents(2), "").unwrap());
     }
+}
+
+#[test]
+fn an_unreadable_backup_is_listed_beside_the_others() {
+    let fixture = Fixture::new();
+    let (old, newest) = (fixture.backups[0].0, fixture.backups[1].0);
+    for key in fixture.keys("bodies/") {
+        for removed in [false, true] {
+            let mut bytes = fixture.objects[&key].to_vec();
+            bytes[200] ^= 1;
+            let repository = fixture.open(fixture.with(&key, (!removed).then_some(bytes))).unwrap();
+            let listed = repository.list().unwrap();
+            let ids: Vec<BackupId> =
+                listed.iter().map(|one| one.as_ref().map_or_else(|lost| lost.id, |backup| backup.id)).collect();
+            assert_eq!(ids, [old, newest], "each in its place");
+            let lost: Vec<_> = listed.iter().filter_map(|one| one.as_ref().err()).collect();
+            let [lost] = lost.as_slice() else { panic!("{listed:?}") };
+            assert!(lost.reason.contains(key.as_str()), "{lost:?}");
+            assert_eq!(lost.time.to_unix().0, 1_790_000_000);
+            assert_eq!(repository.backups().unwrap_err().kind(), ErrorKind::Damaged);
+
+            let status = repository.status().unwrap();
+            let (lost_newest, statistics) = (lost.id == newest, repository.statistics().unwrap());
+            assert_eq!((status.backups, statistics.backups), (2, 2));
+            assert_eq!(status.newest.map(|backup| backup.id), (!lost_newest).then_some(newest));
+            assert_eq!(status.newest_unreadable.is_some(), lost_newest);
+            assert_eq!(statistics.unreadable_backups, [(*lost).clone()]);
+            assert_eq!(repository.find_backup("latest").is_ok(), !lost_newest, "it needs the newest body only");
+        }
+    }
+}
+
+/// A storage that shows an object in its listings and does not give it out.
+fn withholding(storage: Arc<MemoryStorage>, key: &Key) -> Arc<dyn Storage> {
+    let key = key.to_string();
+    let faults = FaultStorage::with_script(storage, move |operation| {
+        if operation.key == key && operation.kind != OperationKind::List { Fault::FailBefore } else { Fault::None }
+    });
+    Arc::new(faults.with_error(|_| StorageError::NotFound))
+}
+
+#[test]
+fn what_is_listed_and_cannot_be_fetched_is_missing() {
+    let fixture = Fixture::new();
+    for prefix in ["packs/", "index/", "bodies/", "closures/"] {
+        for key in fixture.keys(prefix) {
+            let storage = withholding(fixture.storage(), &key);
+            let locked = LockedRepository::open(storage.clone(), environment(3)).unwrap();
+            let report = locked.verify(&VerifyOptions::new(VerifyLevel::Bytes), &control(1)).unwrap();
+            assert!(!report.ok, "{key} without the password");
+            let repository = fixture.open(storage).unwrap();
+            for level in [VerifyLevel::Bytes, VerifyLevel::Structure, VerifyLevel::Content] {
+                let report = verify(&repository, level).unwrap();
+                let about: Vec<_> = report.findings.iter().filter(|finding| finding.object == key.as_str()).collect();
+                assert!(!report.ok && !about.is_empty(), "{key} at {level:?}: {report:#?}");
+                let missing = about.iter().filter(|finding| finding.kind == FindingKind::Missing).count();
+                assert_eq!(missing, usize::from(prefix != "closures/"), "{key} at {level:?}: {report:#?}");
+            }
+        }
+    }
+}
+
+/// Two backups: of one image, and of two that share its pages of references.
+fn shared_pages() -> (Arc<MemoryStorage>, Repository, Vec<BackupId>) {
+    let storage = memory();
+    let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+    let image = noise(7, 600_000);
+    let mut ids = Vec::new();
+    for names in [&["a"][..], &["a", "b", "c"]] {
+        let mut session = repository.begin(options(1)).unwrap();
+        let file = |name: &&str| Node::file(name, image.clone()).image();
+        session.add_tree(&mut Tree::new(names.iter().map(file).collect())).unwrap();
+        ids.push(session.commit().unwrap().id);
+    }
+    (storage, repository, ids)
+}
+
+/// Every entry of a finding about an object whose name ends so, as backup and path.
+fn affected(report: &VerifyReport, ids: &[BackupId]) -> Vec<String> {
+    let entries = report.findings.iter().flat_map(|finding| &finding.entries);
+    let number = |id: &BackupId| ids.iter().position(|known| known == id).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| format!("{}{}", number(&entry.backup), entry.path)).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn every_entry_that_shares_something_damaged_is_named() {
+    let (storage, repository, ids) = shared_pages();
+    let state = storage.snapshot();
+    let first_pages = |storage: &MemoryStorage| {
+        // The pages of the first backup: the pack of pages that the closure of the first names.
+        let closures: Vec<Vec<u8>> = keys_of(storage, "closures/").iter().map(|key| get(storage, key)).collect();
+        let in_all = |key: &&Key| {
+            let name: ObjectName = key.as_str().rsplit('/').next().unwrap().parse().unwrap();
+            closures.iter().all(|closure| closure.windows(32).any(|window| window == name.as_bytes()))
+        };
+        pack_of_kind(storage, 3).iter().filter(in_all).cloned().collect::<Vec<_>>()
+    };
+    let lost = first_pages(&storage);
+    assert_eq!(lost.len(), 1);
+
+    // A page that all three entries of the second backup share. The first has lost its catalogue as well.
+    storage.delete(&lost[0]).unwrap();
+    let report = verify(&repository, VerifyLevel::Structure).unwrap();
+    assert_eq!(affected(&report, &ids), ["1a", "1b", "1c"], "{report:#?}");
+    // And damaged instead of lost.
+    storage.restore(state.clone());
+    let mut bytes = get(&storage, &lost[0]);
+    bytes[300..].fill(0);
+    overwrite(&storage, &lost[0], bytes);
+    for level in [VerifyLevel::Structure, VerifyLevel::Content] {
+        let report = verify(&repository, level).unwrap();
+        assert_eq!(affected(&report, &ids), ["1a", "1b", "1c"], "{level:?}: {report:#?}");
+    }
+
+    // A chunk that all four share: lost, damaged, and without any place.
+    for way in 0..3 {
+        storage.restore(state.clone());
+        let pack = pack_of_kind(&storage, 2).remove(0);
+        let mut bytes = get(&storage, &pack);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        match way {
+            0 => storage.delete(&pack).unwrap(),
+            1 => overwrite(&storage, &pack, bytes),
+            _ => {
+                storage.delete(&pack).unwrap();
+                keys_of(&storage, "index/").iter().for_each(|key| storage.delete(key).unwrap());
+            }
+        }
+        let report = verify(&repository, VerifyLevel::Content).unwrap();
+        assert_eq!(affected(&report, &ids), ["0a", "1a", "1b", "1c"], "{way}: {report:#?}");
+        let mut found: Vec<_> =
+            report.findings.iter().map(|finding| (finding.kind, &finding.object, &finding.message)).collect();
+        found.sort();
+        let all = found.len();
+        found.dedup();
+        assert_eq!(found.len(), all, "something is reported twice: {report:#?}");
+    }
+}
+
+#[test]
+fn what_the_index_says_is_held_against_references_and_packs() {
+    // Lengths and kinds against the references, at the level structure; offsets against the directories.
+    let from = [VerifyLevel::Structure, VerifyLevel::Structure, VerifyLevel::Structure, VerifyLevel::Content];
+    for (way, from) in from.into_iter().enumerate() {
+        let (storage, repository, data) = compressible();
+        let key = keys_of(&storage, "index/").remove(0);
+        let mut body = testing::open_object(&repository, key.as_str(), &get(&storage, &key)).unwrap();
+        let packs = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
+        let entries = body.len().saturating_sub(16 + 40 * packs) / 52;
+        // The first chunk of content, and of pages: id 32, pack 4, offset 4, stored 4, raw 4, codec 1, kind 1.
+        let at =
+            |kind: u8| (0..entries).map(|entry| 16 + 40 * packs + 52 * entry).find(|at| body[at + 49] == kind).unwrap();
+        let (content, page) = (at(0), at(1));
+        match way {
+            0 => body[content + 44] ^= 1,
+            1 => body[content + 49] = 1,
+            2 => body[page + 49] = 0,
+            _ => body[content + 36] ^= 1,
+        }
+        replace_body(&storage, &repository, &key, &body);
+        let repository = open(storage.clone(), 4).unwrap();
+        for level in LEVELS {
+            let report = verify(&repository, level).unwrap();
+            assert_eq!(report.ok, level < from, "{way} at {level:?}: {report:#?}");
+            assert!(report.ok || report.findings.iter().all(|finding| finding.kind != FindingKind::Bytes));
+            if level >= from && way != 2 {
+                let named = report.findings.iter().flat_map(|finding| &finding.entries).count();
+                assert!(named > 0, "{way} at {level:?}: {report:#?}");
+            }
+        }
+        let mut out = Vec::new();
+        let backup = repository.find_backup("latest").unwrap();
+        let restored = repository
+            .entry(&backup, &path("file"))
+            .and_then(|entry| repository.restore_stream(&entry, &mut out, &control(1)));
+        assert!(restored.is_err() || out == data, "wrong bytes");
+    }
+}
+
+#[test]
+fn pages_that_backups_share_are_read_once() {
+    let storage = memory();
+    let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+    for changed in 0..8 {
+        let content = |number: usize| if number == 0 { format!("{changed}") } else { format!("file {number}") };
+        let file = |number: usize| Node::file(&format!("d/{number:05}"), content(number)).stamped(number as i64, 1);
+        let mut session = repository.begin(options(1)).unwrap();
+        let mut nodes: Vec<Node> = (0..5000).map(file).collect();
+        nodes.push(Node::file("image", noise(1, 900_000)).image());
+        session.add_tree(&mut Tree::new(nodes)).unwrap();
+        session.commit().unwrap();
+    }
+    let faults = Arc::new(FaultStorage::new(storage.clone()));
+    let repository = open(faults.clone(), 5).unwrap();
+    let packs = pack_of_kind(&storage, 3).len();
+    let read = || {
+        faults
+            .log()
+            .iter()
+            .filter(|operation| operation.key.starts_with("packs/") && operation.kind != OperationKind::List)
+            .count()
+    };
+    let before = read();
+    let options = VerifyOptions::new(VerifyLevel::Structure).with_share(Share::Sample { fraction: 0.0, seed: 0 });
+    let report = repository.verify(&options, None, &control(1)).unwrap();
+    assert!(report.ok, "{:#?}", report.findings);
+    assert_eq!(report.entries_checked, 8 * 5001, "entries of pages that are known count");
+    assert!(read() - before <= 2 * packs, "{} reads for {packs} packs of pages", read() - before);
 }
 
 /// The image of a backup, of which the source says that nothing changed.

@@ -207,6 +207,21 @@ fn images_with_holes_and_change_maps() {
 }
 
 #[test]
+fn a_reader_says_that_content_ends_early() {
+    let storage = memory();
+    let repository = init(&storage);
+    let mut session = repository.begin(options(1)).unwrap();
+    let mut entry = session.add_stream(path("a"), &mut b"content".as_slice()).unwrap();
+    session.commit().unwrap();
+    entry.content.length += 1;
+    let mut reader = repository.open_entry(&entry).unwrap();
+    let mut read = Vec::new();
+    let error = reader.read_to_end(&mut read).unwrap_err();
+    assert_eq!(read, b"content");
+    assert!(error.to_string().contains("damaged entry a"), "{error}");
+}
+
+#[test]
 fn verification_finds_damage_and_names_what_it_hurts() {
     let storage = Arc::new(MemoryStorage::default());
     let shared: Arc<dyn Storage> = storage.clone();

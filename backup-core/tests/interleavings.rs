@@ -19,6 +19,11 @@ mod sync {
     /// Several may receive, as with `crossbeam-channel`.
     pub(crate) struct Receiver<T>(Arc<Mutex<mpsc::Receiver<T>>>);
 
+    pub(crate) fn spawn<'scope>(scope: &'scope thread::Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) -> bool {
+        scope.spawn(work);
+        true
+    }
+
     pub(crate) fn bounded<T>(depth: usize) -> (Sender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::sync_channel(depth);
         (sender, Receiver(Arc::new(Mutex::new(receiver))))

@@ -3,15 +3,20 @@
 
 mod support;
 
+use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use backup_core::id::{BackupId, ObjectName, SessionId};
-use backup_core::repository::{Backup, BackupOptions, FindingKind, Parent, Repository, VerifyLevel, VerifyOptions};
+use backup_core::repository::{
+    Backup, BackupOptions, FindingKind, Parent, Repository, Selection, VerifyLevel, VerifyOptions,
+};
+use backup_core::storage::fault::{Fault, FaultStorage, OperationKind};
 use backup_core::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
 use backup_core::{ErrorKind, testing};
 use bytes::Bytes;
-use support::forger::{get, keys_of, overwrite};
+use support::forger::{get, keys_of, overwrite, pack_of_kind};
+use support::tree::{Made, Target};
 use support::{
     assert_sound, control, environment_at, init_options, init_with, memory, noise, open, options, path, small_options,
     verify,
@@ -405,4 +410,168 @@ fn a_storage_that_ignores_put_if_absent_is_refused_unless_single_writer() {
     assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH));
     assert_sound(&repository);
     assert!(keys_of(&storage, "probes/").is_empty());
+}
+
+/// Beginnings of keys on which every operation fails, as on a storage that cannot be reached now.
+#[derive(Clone, Default)]
+struct Unreachable(Arc<Mutex<Option<&'static str>>>);
+
+impl Unreachable {
+    fn on(&self, storage: &Arc<MemoryStorage>) -> Arc<dyn Storage> {
+        let prefix = Arc::clone(&self.0);
+        let faults = FaultStorage::with_script(storage.clone(), move |operation| {
+            let fails = prefix.lock().unwrap().is_some_and(|prefix| operation.key.starts_with(prefix));
+            if fails { Fault::FailBefore } else { Fault::None }
+        });
+        Arc::new(faults.with_error(|_| StorageError::Transient("not now".into())))
+    }
+}
+
+#[test]
+fn a_storage_that_fails_for_a_while_does_not_leave_damage_behind() {
+    for (broken, lost_index) in [("index/", false), ("packs/", true), ("sessions/", false)] {
+        let (storage, repository) = new_repository();
+        let backup = back_up(&repository, 1).unwrap();
+        if lost_index {
+            // Then the directories of the packs say where everything is.
+            keys_of(&storage, "index/").iter().for_each(|key| storage.delete(key).unwrap());
+        }
+        let unreachable = Unreachable::default();
+        let repository = open(unreachable.on(&storage), 5).unwrap();
+        let found = repository.find_backup("latest").unwrap();
+        *unreachable.0.lock().unwrap() = Some(broken);
+        let error = repository.entry(&found, &path("data")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage, "{broken}: {error}");
+        assert!(error.is_transient(), "{broken}: {error}");
+        *unreachable.0.lock().unwrap() = None;
+        assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "{broken}: it came back");
+    }
+}
+
+#[test]
+fn a_handle_that_lives_long_sees_what_others_do() {
+    let (storage, writer) = new_repository();
+    let first = back_up(&writer, 1).unwrap();
+    let reader = open(storage.clone(), 6).unwrap();
+    assert_eq!(content(&reader, first.id).unwrap(), noise(1, LENGTH), "its index is loaded now");
+
+    // Another process makes a backup.
+    let second = back_up(&writer, 2).unwrap();
+    assert_eq!(content(&reader, second.id).unwrap(), noise(2, LENGTH));
+    // One more, of which this handle is told by that process alone.
+    let third = back_up(&writer, 3).unwrap();
+    let entry = reader.entry(&third, &path("data")).unwrap();
+    for threads in [1, 3] {
+        let mut out = Vec::new();
+        reader.restore_stream(&entry, &mut out, &control(threads)).unwrap();
+        assert_eq!(out, noise(3, LENGTH));
+    }
+    assert_sound(&reader);
+}
+
+/// A collection that keeps all backups and puts what packs hold into others, as a backup with nothing to go by does.
+fn repack(storage: &Arc<MemoryStorage>, repository: &Repository) {
+    let before = names(storage, "packs/");
+    let slots = outcomes(storage);
+    let checkpoint: Vec<Vec<u8>> = slots.iter().map(|slot| get(storage, slot)).collect();
+    // The same chunks in other packs: those of a repository that does not know of these.
+    let (other, keys) = (MemoryStorage::from_objects(storage.snapshot()), ["packs/", "index/", "sessions/"]);
+    keys.iter().flat_map(|prefix| keys_of(&other, prefix)).for_each(|key| other.delete(&key).unwrap());
+    let other = Arc::new(other);
+    back_up(&open(other.clone(), 99).unwrap(), 1).unwrap();
+    for prefix in ["packs/", "index/"] {
+        for key in keys_of(&other, prefix) {
+            put(storage, (key.clone(), get(&other, &key)));
+        }
+    }
+    put(storage, testing::collection_mark(repository, 1, &before).unwrap());
+    let indexes = names(&other, "index/");
+    put(storage, testing::collection_final(repository, 1, &before, &checkpoint, &indexes).unwrap());
+    for key in keys_of(storage, "packs/").into_iter().chain(keys_of(storage, "index/")).chain(slots) {
+        if !other.snapshot().contains_key(&key) || key.as_str().starts_with("sessions/") {
+            storage.delete(&key).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_reader_follows_a_collection_that_moves_chunks() {
+    for threads in [1, 3] {
+        let (storage, writer) = new_repository();
+        let backup = back_up(&writer, 1).unwrap();
+        let reader = open(storage.clone(), 6).unwrap();
+        let entry = reader.entry(&backup, &path("data")).unwrap();
+        let mut anywhere = reader.open_entry(&entry).unwrap();
+        repack(&storage, &writer);
+        let mut out = Vec::new();
+        reader.restore_stream(&entry, &mut out, &control(threads)).unwrap();
+        assert!(out == noise(1, LENGTH), "{threads} threads");
+        let mut read = Vec::new();
+        anywhere.read_to_end(&mut read).unwrap();
+        assert!(read == noise(1, LENGTH), "{threads} threads");
+        let target = Target::default();
+        reader.restore_tree(&backup, &Selection::all(), &target, &control(threads)).unwrap();
+        let made = target.into_map();
+        assert!(matches!(&made[&path("data")], Made::Content(bytes, _) if **bytes == noise(1, LENGTH)));
+        assert_eq!(reader.entry(&backup, &path("data")).unwrap(), entry);
+    }
+}
+
+#[test]
+fn lost_packs_are_damage_and_are_asked_about_once() {
+    let (storage, writer) = new_repository();
+    let backup = back_up(&writer, 1).unwrap();
+    let faults = Arc::new(FaultStorage::new(storage.clone()));
+    let reader = open(faults.clone(), 6).unwrap();
+    let entry = reader.entry(&backup, &path("data")).unwrap();
+    let packs = pack_of_kind(&storage, 2);
+    packs.iter().for_each(|key| storage.delete(key).unwrap());
+    let listings = || faults.log().iter().filter(|operation| operation.key == "sessions/").count();
+    let before = listings();
+    for _ in 0..10 {
+        let error = reader.restore_stream(&entry, &mut Vec::new(), &control(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    }
+    assert!(listings() - before <= packs.len(), "{} listings for {} packs", listings() - before, packs.len());
+    assert!(listings() > before, "the history is read again before anything is called damaged");
+}
+
+#[test]
+fn a_session_does_not_change_what_others_read() {
+    for is_committed in [false, true] {
+        let (storage, repository) = new_repository();
+        let backup = back_up(&repository, 1).unwrap();
+        assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH));
+        // Condemned packs may not be referred to, but are read until the final.
+        put(&storage, testing::collection_mark(&repository, 1, &names(&storage, "packs/")).unwrap());
+        let mut session = repository.begin(options(1)).unwrap();
+        assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "beside the session");
+        session.add_stream(path("data"), &mut noise(2, LENGTH).as_slice()).unwrap();
+        if is_committed {
+            let second = session.commit().unwrap();
+            assert_eq!(content(&repository, second.id).unwrap(), noise(2, LENGTH));
+        } else {
+            session.abort();
+        }
+        assert_eq!(content(&repository, backup.id).unwrap(), noise(1, LENGTH), "after it");
+    }
+}
+
+#[test]
+fn a_verification_that_a_collection_overtakes_does_not_report_what_that_deleted() {
+    for level in [VerifyLevel::Presence, VerifyLevel::Content] {
+        let (storage, writer) = new_repository();
+        back_up(&writer, 1).unwrap();
+        let (inner, mut collector) = (storage.clone(), Some(writer.clone()));
+        let faults = FaultStorage::with_script(storage.clone(), move |operation| {
+            if operation.kind == OperationKind::List && operation.key == "packs/" {
+                collector.take().into_iter().for_each(|collector| repack(&inner, &collector));
+            }
+            Fault::None
+        });
+        let repository = open(Arc::new(faults), 6).unwrap();
+        let error = verify(&repository, level).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.is_transient());
+    }
 }

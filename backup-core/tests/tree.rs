@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 
 use backup_core::ErrorKind;
 use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::extent::Extent;
 use backup_core::repository::{Backup, Repository, Selection};
+use backup_core::source::{BlockSink, BlockSource, TreeSink};
 use proptest::prelude::*;
 use support::tree::{Made, Manner, Node, Target, Tree};
 use support::{assert_sound, control, init_with, memory, noise, options, path, small_options};
@@ -242,6 +244,176 @@ fn hard_links_share_the_content_of_the_first_name() {
             assert_eq!(bytes(&target.into_map(), "b/third"), noise(1, length));
             assert_sound(&repository);
         }
+    }
+}
+
+#[test]
+fn a_hard_link_alone_is_never_an_empty_file() {
+    for threads in [1, 3] {
+        for length in [10, 300_000] {
+            let (repository, bytes) = (repository(), noise(1, length));
+            let file = |name: &str| Node::file(name, bytes.clone());
+            let mut nodes = vec![file("a"), file("z/link").link_to("a")];
+            nodes.extend([Node::symlink("b", "target"), Node::symlink("z/soft", "target").link_to("b")]);
+            let backup = back_up(&repository, nodes, threads);
+
+            // Alone in a tree, without the name that has the content.
+            let target = Target::default();
+            let selection = Selection::within(vec![path("z")]);
+            let report = repository.restore_tree(&backup, &selection, &target, &control(threads)).unwrap();
+            assert!(report.is_complete(), "{:?}", report.problems);
+            let made = target.into_map();
+            assert_eq!(made[&path("z/link")], content(&bytes));
+            assert_eq!(made[&path("z/soft")], Made::Other(EntryKind::Symlink { target: b"target".to_vec() }));
+
+            // The entry as it stands is refused by everything that gives its content.
+            let link = repository.entry(&backup, &path("z/link")).unwrap();
+            assert_eq!(link.hard_link, Some(path("a")));
+            let control = control(threads);
+            let image = File(bytes.clone());
+            let refused = [
+                repository.restore_stream(&link, &mut Vec::new(), &control).map(drop),
+                repository.restore_range(&link, 0..5, &mut Vec::new(), &control).map(drop),
+                repository.restore_blocks(&link, &Nowhere, &control),
+                repository.open_entry(&link).map(drop),
+                repository.compare_stream(&link, &mut bytes.as_slice(), &control).map(drop),
+                repository.compare_blocks(&link, &image, &control).map(drop),
+            ];
+            for (number, result) in refused.into_iter().enumerate() {
+                let error = result.expect_err(&format!("way {number}"));
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{number}: {error}");
+                assert!(error.to_string().contains("z/link") && error.to_string().contains("link to a,"), "{error}");
+            }
+
+            // With its content it is as good as the first name.
+            let entry = repository.content_entry(&backup, &path("z/link")).unwrap();
+            assert_eq!((&entry.path, &entry.hard_link, entry.size()), (&path("z/link"), &None, length as u64));
+            assert_eq!(entry.digest.unwrap().as_bytes(), blake3::hash(&bytes).as_bytes());
+            let mut out = Vec::new();
+            repository.restore_stream(&entry, &mut out, &control).unwrap();
+            assert_eq!(out, bytes);
+            assert_eq!(repository.compare_blocks(&entry, &image, &control).unwrap(), None);
+            let mut read = Vec::new();
+            io::Read::read_to_end(&mut repository.open_entry(&entry).unwrap(), &mut read).unwrap();
+            assert_eq!(read, bytes);
+            let first = repository.entry(&backup, &path("a")).unwrap();
+            assert_eq!(repository.content_entry(&backup, &path("a")).unwrap(), first);
+        }
+    }
+}
+
+/// A target in which files were before the restore: links to them work, as they do in a directory.
+struct Older {
+    target: Target,
+    older: Vec<EntryPath>,
+    refused: Vec<EntryPath>,
+}
+
+impl TreeSink for Older {
+    fn create(&self, entry: &Entry, hard_link: Option<&EntryPath>) -> io::Result<Option<Box<dyn BlockSink>>> {
+        if self.refused.contains(&entry.path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        match hard_link {
+            Some(earlier) if self.older.contains(earlier) => panic!("{} was linked to an older {earlier}", entry.path),
+            _ => self.target.create(entry, hard_link),
+        }
+    }
+    fn finish(&self, entry: &Entry, sink: Box<dyn BlockSink>) -> io::Result<()> {
+        self.target.finish(entry, sink)
+    }
+    fn abandon(&self, entry: &Entry, sink: Box<dyn BlockSink>) {
+        self.target.abandon(entry, sink);
+    }
+    fn complete(&self) -> Vec<(EntryPath, io::Error)> {
+        self.target.complete()
+    }
+}
+
+#[test]
+fn hard_links_lead_only_to_what_was_restored_with_them() {
+    for threads in [1, 3] {
+        for length in [0, 10, 300_000] {
+            let (repository, whole) = (repository(), noise(1, length));
+            let file = |name: &str| Node::file(name, whole.clone());
+            let nodes =
+                vec![file("a"), file("b").link_to("a"), file("c").link_to("a"), file("d"), file("e").link_to("d")];
+            let backup = back_up(&repository, nodes, threads);
+            let restore = |selection: &Selection, refused: &str| {
+                let sink = Older { target: Target::default(), older: vec![path("a")], refused: vec![path(refused)] };
+                let report = repository.restore_tree(&backup, selection, &sink, &control(threads)).unwrap();
+                (report, sink.target.into_map())
+            };
+            // The first name cannot be restored; an older file stands in its place.
+            let (report, made) = restore(&Selection::all(), "a");
+            assert_eq!((report.problem_count, report.problems[0].name.as_str()), (1, "a"));
+            assert_eq!((bytes(&made, "b"), bytes(&made, "c")), (&whole[..], &whole[..]));
+            assert_eq!(made[&path("e")], Made::Link(path("d")));
+            // It is not selected.
+            let (report, made) = restore(&Selection::within(vec![path("b"), path("e")]), "x");
+            assert!(report.is_complete());
+            assert_eq!((bytes(&made, "b"), bytes(&made, "e")), (&whole[..], &whole[..]));
+        }
+    }
+}
+
+#[test]
+fn paths_that_select_nothing_are_named_and_nothing_is_restored() {
+    let repository = repository();
+    let nodes = vec![Node::directory("home"), Node::file("home/a", b"a"), Node::file("implied/b", b"b")];
+    let backup = back_up(&repository, nodes, 1);
+    let restore = |paths: &[&str]| {
+        let target = Target::default();
+        let selection = Selection::within(paths.iter().map(|name| path(name)).collect());
+        let result = repository.restore_tree(&backup, &selection, &target, &control(1));
+        (result, target)
+    };
+    for wrong in [&["home/nosuch"][..], &["nosuch", "home/a"], &["home/a/b"], &["home", "hom", "zz"]] {
+        let (result, target) = restore(wrong);
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{wrong:?}: {error}");
+        for name in wrong {
+            let is_there = ["home", "home/a"].contains(name);
+            assert_ne!(error.to_string().split([' ', ',']).any(|word| word == *name), is_there, "{wrong:?}: {error}");
+        }
+        assert!(target.is_untouched(), "{wrong:?}");
+    }
+    // A directory that has no entry of its own is there where something is in it.
+    let (result, target) = restore(&["implied", "home/a"]);
+    assert!(result.unwrap().is_complete());
+    let made = target.into_map();
+    assert_eq!((made.len(), bytes(&made, "implied/b"), bytes(&made, "home/a")), (3, &b"b"[..], &b"a"[..]));
+    assert_eq!(restore(&[]).0.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+/// A file to compare with.
+struct File(Vec<u8>);
+
+impl BlockSource for File {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn extents(&self, _: u64, _: &mut dyn FnMut(Extent) -> bool) -> io::Result<()> {
+        Ok(())
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.copy_from_slice(&self.0[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+/// A target that must not be touched.
+struct Nowhere;
+
+impl BlockSink for Nowhere {
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        panic!("something was written");
+    }
+    fn hole(&self, _: u64, _: u64) -> io::Result<()> {
+        panic!("a hole was made");
+    }
+    fn finish(&self, _: u64) -> io::Result<()> {
+        panic!("it was finished");
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Cat) -> Result<Exit, Failur
     let path = entry_path(&arguments.entry)?;
     let repository = context.repository()?;
     let backup = repository.find_backup(&arguments.backup)?;
-    let entry = repository.entry(&backup, &path)?;
+    let entry = repository.content_entry(&backup, &path)?;
     if !entry.kind.has_content() {
         return Err(Failure::usage(format!("{path} is a {} and has no content", entry.kind.name())));
     }

@@ -1,6 +1,6 @@
 //! `backup list`
 
-use backup_core::repository::Backup;
+use backup_core::repository::{Backup, UnreadableBackup};
 use serde_json::json;
 
 use crate::arguments::List;
@@ -10,16 +10,22 @@ use crate::output::text;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &List) -> Result<Exit, Failure> {
     let repository = context.repository()?;
-    let mut backups = repository.backups()?;
-    backups.retain(|backup| is_wanted(arguments, backup));
+    let mut listed = repository.list()?;
+    // Of what kind an unreadable one is nobody knows.
+    listed.retain(|backup| backup.as_ref().is_ok_and(|backup| is_wanted(arguments, backup)) || backup.is_err());
+    let unreadable: Vec<_> = listed.iter().filter_map(|backup| backup.as_ref().err()).collect();
     if context.output.is_json() {
-        context.output.json(&json!({"repository": repository.id(), "backups": backups}))?;
-    } else if !backups.is_empty() {
-        let rows: Vec<Vec<String>> = backups.iter().map(row).collect();
+        let backups: Vec<_> = listed.iter().filter_map(|backup| backup.as_ref().ok()).collect();
+        context.output.json(&json!({"repository": repository.id(), "backups": backups, "unreadable": unreadable}))?;
+    } else if !listed.is_empty() {
+        let rows: Vec<Vec<String>> = listed.iter().map(|backup| backup.as_ref().map_or_else(lost_row, row)).collect();
         let header = ["ID", "TIME", "KIND", "HOST", "ENTRIES", "SIZE", "STORED", "TAGS", "STATE"];
         context.output.text(|out| text::table(out, &header, &rows))?;
     }
-    Ok(Exit::Fine)
+    for backup in &unreadable {
+        context.output.error_line(&text::unreadable(backup));
+    }
+    Ok(Exit::complete(unreadable.is_empty()))
 }
 
 fn is_wanted(arguments: &List, backup: &Backup) -> bool {
@@ -45,4 +51,11 @@ fn row(backup: &Backup) -> Vec<String> {
             text::count(backup.problem_count, "problem", "problems")
         },
     ]
+}
+
+fn lost_row(backup: &UnreadableBackup) -> Vec<String> {
+    let mut row = vec![backup.id.short(), text::time(backup.time)];
+    row.resize(8, "-".to_owned());
+    row.push("unreadable".to_owned());
+    row
 }

@@ -34,7 +34,12 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
     }
     let repository = context.repository()?;
     let backup = repository.find_backup(&arguments.backup)?;
-    let entries = paths.iter().map(|path| repository.entry(&backup, path)).collect::<Result<Vec<_>, Error>>()?;
+    let find = |path| match paths.len() {
+        // It may go to a place of its own, where nothing is that it could be a link to.
+        1 => repository.content_entry(&backup, path),
+        _ => repository.entry(&backup, path),
+    };
+    let entries = paths.iter().map(find).collect::<Result<Vec<_>, Error>>()?;
     let progress = Progress::start(context.output, "restoring");
     let restore = Restoration {
         repository: &repository,

@@ -7,9 +7,10 @@ use crate::output::text;
 pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
     let repository = context.repository()?;
     let statistics = repository.statistics()?;
+    let exit = Exit::complete(statistics.unreadable_backups.is_empty());
     if context.output.is_json() {
         context.output.json(&statistics)?;
-        return Ok(Exit::Fine);
+        return Ok(exit);
     }
     context.output.text(|out| {
         let mut line = |name: &str, value: String| writeln!(out, "{name:<14} {value}");
@@ -23,5 +24,8 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
         line("chunks", statistics.chunks.to_string())?;
         line("index memory", text::size(statistics.index_memory_bytes))
     })?;
-    Ok(Exit::Fine)
+    for backup in &statistics.unreadable_backups {
+        context.output.error_line(&text::unreadable(backup));
+    }
+    Ok(exit)
 }

@@ -7,9 +7,10 @@ use crate::output::text;
 pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
     let repository = context.repository()?;
     let status = repository.status()?;
+    let exit = Exit::complete(status.newest_unreadable.is_none());
     if context.output.is_json() {
         context.output.json(&status)?;
-        return Ok(Exit::Fine);
+        return Ok(exit);
     }
     context.output.text(|out| {
         let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
@@ -21,7 +22,12 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
                 let (id, kind) = (backup.id.short(), &backup.kind);
                 line("newest", format!("{id}, {kind}, {}, {state}", text::time(backup.finished)))?;
             }
-            None => line("newest", "none".to_owned())?,
+            None => match &status.newest_unreadable {
+                Some(backup) => {
+                    line("newest", format!("{}, {}, unreadable", backup.id.short(), text::time(backup.time)))?;
+                }
+                None => line("newest", "none".to_owned())?,
+            },
         }
         if let Some(bytes) = status.free_bytes {
             line("free", text::size(bytes))?;
@@ -32,5 +38,8 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
         line("unfinished", text::count(status.unfinished_sessions.len() as u64, "session", "sessions"))?;
         line("root key", format!("generation {}", status.root_key_generation))
     })?;
-    Ok(Exit::Fine)
+    if let Some(backup) = &status.newest_unreadable {
+        context.output.error_line(&text::unreadable(backup));
+    }
+    Ok(exit)
 }

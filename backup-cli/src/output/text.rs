@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use backup_core::content::{Entry, EntryKind};
+use backup_core::repository::UnreadableBackup;
 use backup_core::time::Timestamp;
 
 /// `text` with control characters made visible. Names, tags and messages can come from a repository
@@ -61,6 +62,11 @@ pub(crate) fn time(instant: Timestamp) -> String {
 /// `1 entry`, `2 entries`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A backup that is there and cannot be opened.
+pub(crate) fn unreadable(backup: &UnreadableBackup) -> String {
+    format!("backup {} cannot be opened: {}", backup.id.short(), backup.reason)
 }
 
 /// Rows in columns as wide as their widest cell; the last column is not padded.

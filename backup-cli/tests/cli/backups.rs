@@ -1,10 +1,11 @@
 //! `backup create`, `list`, `show`, `diff`, `status` and `stats`
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::harness::{World, noise};
+use crate::harness::{World, files, noise};
 
 #[test]
 fn files_are_backed_up_and_listed() {
@@ -190,4 +191,36 @@ fn status_and_statistics() {
     assert!(stats["dedup_ratio"].as_f64().unwrap() > 1.5, "{stats}");
     assert!(world.run(["status"]).success().text().contains("backups"));
     assert!(world.run(["stats"]).success().text().contains("deduplication"));
+}
+
+#[test]
+fn an_unreadable_backup_does_not_hide_the_others() {
+    let (world, first) = World::with_backup();
+    let bodies = || files(&world.repository().join("bodies"));
+    let (body, _) = bodies().remove(0);
+    let second = world.create(["tree"]);
+    let newest = bodies().into_iter().find(|(path, _)| *path != body).unwrap().0;
+    for (lost, lost_id, other) in [(&body, &first, &second), (&newest, &second, &first)] {
+        let whole = fs::read(lost).unwrap();
+        fs::set_permissions(lost, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(lost, &whole[..whole.len() - 1]).unwrap();
+        let listing = world.run(["list"]).code(3).says(&lost_id[..8]);
+        let line = |id: &str| listing.text().lines().find(|line| line.starts_with(&id[..8])).unwrap().to_owned();
+        assert!(line(lost_id).ends_with("unreadable"), "{}", listing.text());
+        assert!(line(other).ends_with("complete"), "{}", listing.text());
+        let json = world.run(["--json", "list"]).code(3).json();
+        assert_eq!(
+            (json["backups"][0]["id"].as_str(), json["unreadable"][0]["id"].as_str()),
+            (Some(&**other), Some(&**lost_id))
+        );
+        let is_newest = lost_id == &second;
+        let status = world.run(["--json", "status"]).code(if is_newest { 3 } else { 0 }).json();
+        assert_eq!((&status["backups"], status["newest"].is_null()), (&serde_json::json!(2), is_newest));
+        world.run(["status"]).code(if is_newest { 3 } else { 0 });
+        assert_eq!(world.run(["--json", "stats"]).code(3).json()["unreadable_backups"][0]["id"], **lost_id);
+        world.run(["stats"]).code(3).says("cannot be opened");
+        world.run(["show", "latest", "--summary"]).code(if is_newest { 3 } else { 0 });
+        fs::write(lost, whole).unwrap();
+    }
+    world.run(["list"]).success();
 }

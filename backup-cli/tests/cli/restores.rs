@@ -78,6 +78,33 @@ fn one_entry_goes_to_a_file_a_directory_standard_output_or_a_command() {
 }
 
 #[test]
+fn a_hard_link_alone_has_its_content() {
+    let world = World::new();
+    let content = noise(700_000, 5);
+    fs::create_dir(world.path("a")).unwrap();
+    let first = world.file("a/first", &content);
+    fs::create_dir(world.path("b")).unwrap();
+    fs::hard_link(&first, world.path("b/second")).unwrap();
+    world.create(["a", "b"]);
+    let second = entry(&world, "b/second");
+    assert!(world.run(["cat", "latest", &second]).success().stdout == content);
+    assert!(world.run(["restore", "latest", "--entry", &second, "--to", "-"]).success().stdout == content);
+    let part = world.run(["restore", "latest", "--entry", &second, "--to", "-", "--range", "600000:10"]).success();
+    assert_eq!(part.stdout, &content[600_000..600_010]);
+    world.run(["restore", "latest", "--entry", &second, "--to", "file"]).success();
+    assert!(fs::read(world.path("file")).unwrap() == content);
+    world.run(["restore", "latest", "--entry", &second, "--command", "--", "sh", "-c", "cat > copied"]).success();
+    assert!(fs::read(world.path("copied")).unwrap() == content);
+    fs::create_dir(world.path("directory")).unwrap();
+    world.run(["restore", "latest", "--entry", &second, "--to", "directory"]).success();
+    assert!(fs::read(world.path("directory").join(&second)).unwrap() == content);
+    let outcome = world.run(["verify", "--compare", "b/second", "--entry", &second]);
+    outcome.success();
+    world.file("b/other", "other");
+    world.run(["verify", "--compare", "b/other", "--entry", &second]).code(3);
+}
+
+#[test]
 fn a_range_is_restored() {
     let (world, _) = World::with_backup();
     let large = entry(&world, "sub/large");

@@ -11,6 +11,6 @@ mod reader;
 mod record;
 mod sorter;
 
-pub(crate) use self::page::CatalogueRoot;
-pub(crate) use self::reader::{CatalogueCursor, CatalogueEntries, CatalogueReader};
+pub(crate) use self::page::{CatalogueRoot, Expected as CataloguePage};
+pub(crate) use self::reader::{CatalogueBelow, CatalogueCursor, CatalogueEntries, CatalogueReader};
 pub(crate) use self::sorter::EntrySorter;

@@ -143,6 +143,28 @@ pub(crate) fn walk_pages(
     Ok(())
 }
 
+/// What stands directly below a page of a content.
+pub(crate) enum ContentBelow {
+    /// Pages, one level lower, and the bytes that each covers.
+    Pages(Vec<(PageRef, u64)>),
+    Refs(Vec<ChunkRef>),
+}
+
+/// Reads one page of a content, of which the parent says what it is.
+///
+/// # Errors
+///
+/// Whatever the source says, [`Error::Damaged`] for a page that breaks a rule.
+pub(crate) fn content_below(source: &dyn PageSource, page: &PageRef, height: u8, covered: u64) -> Result<ContentBelow> {
+    if height == 1 {
+        return read_leaf(source, page, covered).map(ContentBelow::Refs);
+    }
+    let mut children = Vec::new();
+    push_children(source, &mut children, 0, height, &ContentChild { page: *page, covered })?;
+    let children = children.into_iter().rev().map(|(_, _, child)| (child.page, child.covered));
+    Ok(ContentBelow::Pages(children.collect()))
+}
+
 /// Reads a node and puts its children on the stack, the first one on top. The stack holds at most
 /// 1024 children for each of 8 levels.
 fn push_children(

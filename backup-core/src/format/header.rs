@@ -21,7 +21,7 @@ pub(crate) const MAX_FRAMES: u32 = 4096;
 /// Bytes that authenticate a frame.
 pub(crate) const TAG_LENGTH: u64 = 16;
 
-const HEADER_BYTES: u64 = 128;
+pub(crate) const HEADER_BYTES: u64 = 128;
 const COMMITMENT: std::ops::Range<usize> = 96..128;
 
 /// The header of a sealed object.
@@ -151,7 +151,7 @@ impl Header {
     }
 }
 
-const _: () = assert!(HEADER_LENGTH == 128 && MAGIC.len() == 8);
+const _: () = assert!(HEADER_LENGTH == 128 && HEADER_BYTES == 128 && MAGIC.len() == 8);
 
 /// The next `N` bytes. The header has exactly as many bytes as `parse` takes.
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::error::Result;
 use crate::id::{ChunkId, ObjectName};
@@ -191,6 +191,25 @@ impl Index {
     #[must_use]
     pub(crate) fn packs(&self) -> Vec<(ObjectName, u64)> {
         self.packs.iter().chain(read(&self.recent_packs).iter()).collect()
+    }
+
+    /// How many places of chunks there are in each pack.
+    #[must_use]
+    pub(crate) fn places(&self) -> HashMap<ObjectName, u64> {
+        let mut numbers: HashMap<u32, u64> = HashMap::new();
+        let mut count = |record: &Record| {
+            let places = numbers.entry(record.pack).or_default();
+            *places = places.saturating_add(1);
+        };
+        self.loaded.records().for_each(&mut count);
+        for shard in &self.recent {
+            let shard = read(shard);
+            shard.frozen.records().for_each(&mut count);
+            shard.pending.iter().for_each(&mut count);
+        }
+        let recent = read(&self.recent_packs);
+        let name = |number: u32| if number < RECENT { self.packs.name(number) } else { recent.name(number & !RECENT) };
+        numbers.into_iter().filter_map(|(number, places)| Some((name(number)?, places))).collect()
     }
 
     /// Size of a pack on storage, if the pack is known.

@@ -49,6 +49,19 @@ impl Backup {
     }
 }
 
+/// A backup that is there and whose body cannot be opened: nothing but what its commit says is known of it.
+/// Verification says what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UnreadableBackup {
+    /// Its id.
+    pub id: BackupId,
+    /// When it was made, as its commit says.
+    pub time: Timestamp,
+    /// What keeps it from being opened, naming the object.
+    pub reason: String,
+}
+
 /// What a backup protects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

@@ -41,8 +41,8 @@ impl CompareReport {
 }
 
 impl Repository {
-    /// Compares a tree of files with a backup, byte for byte. Only what lies below the first components of the
-    /// paths that the tree has is expected in it.
+    /// Compares a tree of files with a backup, byte for byte. Everything that the backup has is expected in the
+    /// tree: a tree of some of the paths that were backed up lacks the others.
     ///
     /// # Errors
     ///
@@ -94,6 +94,7 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry);
     /// [`Error::Source`] where `source` fails; [`Error::Damaged`], [`Error::Storage`], [`Error::Cancelled`].
     pub fn compare_stream(&self, entry: &Entry, source: &mut dyn io::Read, control: &Control) -> Result<Option<u64>> {
         let failed = |source| Error::Source { name: entry.path.to_string(), source };

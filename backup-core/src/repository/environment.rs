@@ -88,6 +88,11 @@ impl Control {
         self
     }
 
+    /// How calls that take no control read many small objects: they wait for the storage, not for the processor.
+    pub(crate) fn waiting() -> Self {
+        Self::default().with_threads(8)
+    }
+
     pub(crate) const fn threads(&self) -> usize {
         self.threads
     }

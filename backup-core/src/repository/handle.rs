@@ -1,16 +1,18 @@
 //! The handle of an unlocked repository, and what its operations share.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 
 use crate::chunk::{Gear, GearTable};
 use crate::crypto::SigningKey;
 use crate::error::{Error, Result};
 use crate::format::config::{Access, Config};
-use crate::id::{Digest, RepositoryId};
+use crate::id::{Digest, ObjectName, RepositoryId};
 use crate::index::Index;
 use crate::keys::{ContentKeys, Credential, KeyringKey};
 use crate::length::to_u64;
@@ -18,10 +20,11 @@ use crate::object::ObjectKeys;
 use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::locked::{LockedRepository, UnlockOptions};
+use crate::repository::parallel::{each, lock};
 use crate::repository::read::ReadCache;
 use crate::repository::view;
-use crate::repository::write::{BackupOptions, BackupSession, lock};
-use crate::session::{History, Signers};
+use crate::repository::write::{BackupOptions, BackupSession};
+use crate::session::{History, Records, Signers};
 use crate::storage::{Key, Storage, StorageError};
 
 /// An unlocked repository: backs up, restores, verifies. Cheap to clone; usable from several threads.
@@ -44,8 +47,21 @@ pub(crate) struct Inner {
     pub(crate) keyring_key: KeyringKey,
     pub(crate) keyring_number: u32,
     pub(crate) generation: u32,
-    pub(crate) cache: ReadCache,
-    index: Mutex<Option<Arc<Index>>>,
+    pub(crate) cache: Arc<ReadCache>,
+    known: Mutex<Known>,
+    /// Held by the one thread that finds out whether a younger index knows more.
+    renewing: Mutex<()>,
+}
+
+/// What the readers of a handle know of the repository, until it changes.
+#[derive(Default)]
+struct Known {
+    history: Option<Arc<History>>,
+    index: Option<Arc<Index>>,
+    /// The index set that `index` was made of.
+    segments: BTreeSet<ObjectName>,
+    /// Packs that could not be read, and of which no younger index knew more than `index`.
+    confirmed: HashSet<ObjectName>,
 }
 
 impl Repository {
@@ -115,8 +131,9 @@ impl Inner {
             config_hash,
             signers,
             keyring_key,
-            cache: ReadCache::default(),
-            index: Mutex::new(None),
+            cache: Arc::default(),
+            known: Mutex::default(),
+            renewing: Mutex::default(),
         })
     }
 
@@ -130,30 +147,71 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn history(&self) -> Result<History> {
-        History::read(&*self.storage, &self.signers)
+    /// The history now. Readers do not go on with an index that is not of it.
+    pub(crate) fn history(&self, control: &Control) -> Result<Arc<History>> {
+        let before = lock(&self.known)?.history.clone().unwrap_or_default();
+        let history = Arc::new(self.with_records(control, |records| before.read_again(records))?);
+        let mut known = lock(&self.known)?;
+        if known.segments != history.indexes {
+            (known.index, known.confirmed) = (None, HashSet::new());
+        }
+        known.history = Some(Arc::clone(&history));
+        Ok(history)
+    }
+
+    pub(crate) fn with_records<T>(&self, control: &Control, read: impl FnOnce(&Records<'_>) -> T) -> T {
+        read(&Records { storage: &*self.storage, signers: &self.signers, each: &each(control) })
     }
 
     /// The index for reading, loaded when it is first needed.
     pub(crate) fn index(&self, control: &Control) -> Result<Arc<Index>> {
-        if let Some(index) = &*lock(&self.index)? {
+        if let Some(index) = &lock(&self.known)?.index {
             return Ok(Arc::clone(index));
         }
-        let index = view::for_reading(self, &self.history()?, control)?;
-        self.set_index(&index);
+        let history = self.history(control)?;
+        let index = view::for_reading(self, &history, control)?;
+        let mut known = lock(&self.known)?;
+        // Meanwhile another reader may have seen that there is more.
+        if known.history.as_ref().is_some_and(|newest| newest.indexes == history.indexes) {
+            known.segments.clone_from(&history.indexes);
+            known.index = Some(Arc::clone(&index));
+        }
         Ok(index)
     }
 
-    pub(crate) fn set_index(&self, index: &Arc<Index>) {
-        if let Ok(mut slot) = self.index.lock() {
-            *slot = Some(Arc::clone(index));
+    /// The index as the history says it is now, where that is another than `seen`: a chunk that `seen` does not
+    /// know may be one of a younger backup, and a pack that cannot be read one that a collection deleted since
+    /// (`docs/format.md`, "Commit protocol"). A pack that was asked about in vain is not asked about again.
+    pub(crate) fn younger_index(
+        &self,
+        seen: &Arc<Index>,
+        unreadable: Option<&ObjectName>,
+        control: &Control,
+    ) -> Result<Option<Arc<Index>>> {
+        let _renewing = lock(&self.renewing)?;
+        {
+            let known = lock(&self.known)?;
+            match &known.index {
+                Some(index) if !Arc::ptr_eq(index, seen) => return Ok(Some(Arc::clone(index))),
+                Some(_) if unreadable.is_some_and(|pack| known.confirmed.contains(pack)) => return Ok(None),
+                _ => {}
+            }
         }
+        self.history(control)?;
+        {
+            let mut known = lock(&self.known)?;
+            if known.index.as_ref().is_some_and(|index| Arc::ptr_eq(index, seen)) {
+                known.confirmed.extend(unreadable);
+                return Ok(None);
+            }
+        }
+        self.index(control).map(Some)
     }
 
-    /// The next reader loads the index anew.
+    /// The next reader reads the history and the index anew.
     pub(crate) fn forget_view(&self) {
-        if let Ok(mut slot) = self.index.lock() {
-            *slot = None;
+        if let Ok(mut known) = self.known.lock() {
+            *known = Known::default();
         }
     }
 

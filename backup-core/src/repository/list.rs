@@ -1,5 +1,6 @@
 //! Finding backups and entries.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::content::{CatalogueCursor, CatalogueReader, Entry, EntryPath};
@@ -9,11 +10,10 @@ use crate::format::layout::Place;
 use crate::length::to_u64;
 use crate::limits;
 use crate::object::{ObjectType, verify_name};
-use crate::repository::backup::Backup;
+use crate::repository::backup::{Backup, UnreadableBackup, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
-use crate::repository::parallel::for_each;
-use crate::repository::write::lock;
+use crate::repository::parallel::{POISONED, for_each, lock};
 use crate::session::{BackupBody, Commit, History};
 
 impl Repository {
@@ -21,22 +21,35 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`]; [`Error::Damaged`] naming a body that cannot be opened (the other backups can be
-    /// found by their ids).
+    /// [`Error::Storage`]; [`Error::Damaged`] naming a body that cannot be opened. [`list`](Self::list) is for
+    /// those who want the others nevertheless.
     pub fn backups(&self) -> Result<Vec<Backup>> {
-        self.backups_of(&self.inner.history()?)
+        let history = self.inner.history(&Control::waiting())?;
+        self.opened(&history)?.into_iter().map(|(_, backup)| backup).collect()
     }
 
-    /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits).
+    /// All backups, oldest first, those among them that cannot be opened as `Err`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::InvalidArgument`] where several ids begin so; those of
-    /// [`backups`](Self::backups).
+    /// [`Error::Storage`] where the storage cannot be listed or a commit cannot be read.
+    pub fn list(&self) -> Result<Vec<Result<Backup, UnreadableBackup>>> {
+        let history = self.inner.history(&Control::waiting())?;
+        self.listed(&history)
+    }
+
+    /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits). Other
+    /// backups need not be readable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::InvalidArgument`] where several ids begin so; [`Error::Storage`];
+    /// [`Error::Damaged`] naming the body of the backup.
     pub fn find_backup(&self, name: &str) -> Result<Backup> {
-        let history = self.inner.history()?;
+        let history = self.inner.history(&Control::waiting())?;
         if name == "latest" {
-            return self.backups_of(&history)?.pop().ok_or_else(|| Error::not_found("backup", name));
+            let latest = history.in_order().pop().ok_or_else(|| Error::not_found("backup", name))?;
+            return self.inner.read_backup(latest, &Control::default());
         }
         if name.len() < 4 {
             return Err(Error::invalid("backup", format!("{name:?} is shorter than 4 digits")));
@@ -69,7 +82,8 @@ impl Repository {
         Ok(Entries { inner: Arc::clone(&self.inner), cursor })
     }
 
-    /// One entry.
+    /// One entry, as the catalogue has it: a hard link names the entry that it links to and has no content
+    /// of its own.
     ///
     /// # Errors
     ///
@@ -79,20 +93,56 @@ impl Repository {
         found.ok_or_else(|| Error::not_found("entry", path))
     }
 
-    pub(crate) fn backups_of(&self, history: &History) -> Result<Vec<Backup>> {
+    /// One entry with its content: that of a hard link is the content of the entry that it links to, and
+    /// its `hard_link` is then `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`entry`](Self::entry); [`Error::Damaged`] naming a link that leads nowhere.
+    pub fn content_entry(&self, backup: &Backup, path: &EntryPath) -> Result<Entry> {
+        self.with_content(backup, self.entry(backup, path)?)
+    }
+
+    /// The same of an entry that was read already.
+    pub(crate) fn with_content(&self, backup: &Backup, mut entry: Entry) -> Result<Entry> {
+        let Some(target) = entry.hard_link.take() else { return Ok(entry) };
+        let astray =
+            |reason: &str| Error::damaged("entry", &entry.path, format!("it is a hard link to {target}, {reason}"));
+        let original = CatalogueReader::new(backup.catalogue, &*self.inner).get(&target)?;
+        let original = original.ok_or_else(|| astray("which is not there"))?;
+        if original.hard_link.is_some() {
+            return Err(astray("which is a link itself"));
+        }
+        if original.kind.has_content() != entry.kind.has_content() {
+            return Err(astray("which is something else"));
+        }
+        (entry.content, entry.digest, entry.inconsistent) = (original.content, original.digest, original.inconsistent);
+        Ok(entry)
+    }
+
+    pub(crate) fn listed(&self, history: &History) -> Result<Vec<Result<Backup, UnreadableBackup>>> {
+        let opened = self.opened(history)?.into_iter();
+        Ok(opened.map(|(commit, backup)| backup.map_err(|error| unreadable(commit, &error))).collect())
+    }
+
+    /// Every backup in order, opened where it can be.
+    fn opened<'h>(&self, history: &'h History) -> Result<Vec<(&'h Commit, Result<Backup>)>> {
         let commits: Vec<&Commit> = history.in_order();
-        let backups = Mutex::new(Vec::with_capacity(commits.len()));
-        let control = Control::default();
+        let opened = Mutex::new(BTreeMap::new());
+        let control = Control::waiting();
         for_each(&control, commits.len(), &|| Ok(()), &|(), number| {
             let Some(commit) = commits.get(number) else { return Ok(()) };
-            let backup = self.inner.read_backup(commit, &control)?;
-            lock(&backups)?.push((number, backup));
+            let backup = self.inner.read_backup(commit, &control);
+            lock(&opened)?.insert(number, (*commit, backup));
             Ok(())
         })?;
-        let mut backups = backups.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
-        backups.sort_by_key(|(number, _)| *number);
-        Ok(backups.into_iter().map(|(_, backup)| backup).collect())
+        Ok(opened.into_inner().map_err(|_| POISONED)?.into_values().collect())
     }
+}
+
+/// What is known of a backup without its body.
+pub(crate) fn unreadable(commit: &Commit, error: &Error) -> UnreadableBackup {
+    UnreadableBackup { id: commit.id, time: commit.content.time, reason: error_chain(error) }
 }
 
 impl Inner {

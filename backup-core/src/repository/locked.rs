@@ -14,8 +14,9 @@ use crate::keys::{Credential, KeySlot, list_slots, open_slots, read_newest_keyri
 use crate::limits;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::{Inner, Repository};
+use crate::repository::parallel::each;
 use crate::repository::verify::{self, VerifyOptions, VerifyReport};
-use crate::session::{Commit, History, Signers};
+use crate::session::{Commit, History, Records, Signers};
 use crate::storage::{Storage, StorageError};
 use crate::time::Timestamp;
 
@@ -118,7 +119,9 @@ impl LockedRepository {
     ///
     /// [`Error::Storage`].
     pub fn commits(&self) -> Result<Vec<CommitSummary>> {
-        let history = History::read(&*self.storage, &self.signers)?;
+        let control = Control::waiting();
+        let records = Records { storage: &*self.storage, signers: &self.signers, each: &each(&control) };
+        let history = History::read(&records)?;
         Ok(history.in_order().into_iter().map(summary).collect())
     }
 

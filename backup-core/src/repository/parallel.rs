@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::environment::Control;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Sender, bounded, thread};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, Receiver, Sender, bounded, spawn, thread};
 
 /// A job: runs once, on any thread, with that thread's worker state.
 pub(crate) type Job<'scope, W> = Box<dyn FnOnce(&mut W) -> Result<()> + Send + 'scope>;
@@ -36,7 +36,7 @@ impl<'scope, W> Queue<'scope, '_, W> {
         match &self.target {
             Target::Threads(sender) => sender.send(job).map_err(|_| Error::Cancelled),
             Target::Inline(worker) => {
-                let mut worker = worker.lock().map_err(|_| POISONED)?;
+                let mut worker = lock(worker)?;
                 job(&mut worker)
             }
         }
@@ -70,6 +70,11 @@ impl Failure {
 /// A lock whose holder panicked. Nothing in this crate panics by design, so this is a defect.
 pub(crate) const POISONED: Error = Error::Internal("a worker thread panicked");
 
+/// Takes a lock; one whose holder panicked is an error.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| POISONED)
+}
+
 /// Runs `produce`, which hands jobs to a queue served by `threads` workers, and waits for all of them.
 ///
 /// # Errors
@@ -88,31 +93,18 @@ pub(crate) fn with_queue<'env, W: Send, T>(
     }
     let (sender, receiver) = bounded::<Job<'env, W>>(depth.max(1));
     let produced = thread::scope(|scope| {
-        for _ in 0..control.threads() {
+        let failure = &failure;
+        let started = start(scope, control.threads(), || {
             let receiver = receiver.clone();
-            let failure = &failure;
-            scope.spawn(move || match make_worker() {
-                Ok(mut worker) => {
-                    for job in receiver {
-                        if failure.has_failed() || control.cancel().is_cancelled() {
-                            failure.failed.store(true, Ordering::Release);
-                            continue;
-                        }
-                        if let Err(error) = job(&mut worker) {
-                            failure.record(error);
-                        }
-                    }
-                }
-                Err(error) => {
-                    failure.record(error);
-                    // Keep receiving, so that nobody waits for a full queue.
-                    receiver.into_iter().for_each(drop);
-                }
-            });
-        }
+            move || serve(receiver, failure, control, make_worker)
+        });
         drop(receiver);
+        if started == 0 {
+            let worker = Mutex::new(make_worker()?);
+            return produce(&Queue { failure, control, target: Target::Inline(&worker) });
+        }
         // The queue, and with it the sender, ends here; the workers then run dry and the scope joins them.
-        produce(&Queue { failure: &failure, control, target: Target::Threads(sender) })
+        produce(&Queue { failure, control, target: Target::Threads(sender) })
     });
     match failure.take() {
         Some(error) => Err(error),
@@ -121,6 +113,43 @@ pub(crate) fn with_queue<'env, W: Send, T>(
             produced
         }
     }
+}
+
+/// Runs jobs until the queue ends.
+fn serve<W>(
+    receiver: Receiver<Job<'_, W>>,
+    failure: &Failure,
+    control: &Control,
+    make_worker: &(dyn Fn() -> Result<W> + Sync),
+) {
+    match make_worker() {
+        Ok(mut worker) => {
+            for job in receiver {
+                if failure.has_failed() || control.cancel().is_cancelled() {
+                    failure.failed.store(true, Ordering::Release);
+                    continue;
+                }
+                if let Err(error) = job(&mut worker) {
+                    failure.record(error);
+                }
+            }
+        }
+        Err(error) => {
+            failure.record(error);
+            // Keep receiving, so that nobody waits for a full queue.
+            receiver.into_iter().for_each(drop);
+        }
+    }
+}
+
+/// Starts up to `count` threads and returns how many the system granted: there may be no more of them, and what
+/// is to be done can be done by fewer.
+pub(crate) fn start<'scope, F: FnOnce() + Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    count: usize,
+    work: impl Fn() -> F,
+) -> usize {
+    (0..count).take_while(|_| spawn(scope, work())).count()
 }
 
 /// Runs `work` for every number below `count`, in ascending order of start, on the threads of `control`.
@@ -156,11 +185,14 @@ pub(crate) fn for_each<W>(
         run();
     } else {
         thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(run);
-            }
+            start(scope, threads.saturating_sub(1), || run);
             run();
         });
     }
     failure.take().map_or(Ok(()), Err)
+}
+
+/// [`for_each`] without workers, as a value.
+pub(crate) fn each(control: &Control) -> impl Fn(usize, &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+    |count, work| for_each(control, count, &|| Ok(()), &|(), number| work(number))
 }

@@ -5,9 +5,10 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SessionId};
 use crate::length::to_u64;
-use crate::repository::backup::Backup;
+use crate::repository::backup::{Backup, UnreadableBackup};
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
+use crate::repository::list::unreadable;
 use crate::storage::list_all;
 
 /// The state of a repository now.
@@ -22,8 +23,10 @@ pub struct RepositoryStatus {
     pub free_bytes: Option<u64>,
     /// Number of backups.
     pub backups: u64,
-    /// The newest backup.
+    /// The newest backup; `None` where there is none, or where it cannot be opened.
     pub newest: Option<Backup>,
+    /// The newest backup where it cannot be opened.
+    pub newest_unreadable: Option<UnreadableBackup>,
     /// Sessions that run now, or ended without a backup: nothing tells these apart but time.
     pub unfinished_sessions: Vec<UnfinishedSession>,
     /// Number of the keyring in use.
@@ -48,6 +51,8 @@ pub struct UnfinishedSession {
 pub struct RepositoryStatistics {
     /// Number of backups.
     pub backups: u64,
+    /// Those among them that cannot be opened, and whose content is not counted.
+    pub unreadable_backups: Vec<UnreadableBackup>,
     /// Bytes of content of all backups together, holes included.
     pub logical_bytes: u64,
     /// Bytes of distinct chunks before compression.
@@ -73,18 +78,25 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`]; [`Error::Damaged`] where a backup's body cannot be opened.
+    /// [`Error::Storage`].
     pub fn status(&self) -> Result<RepositoryStatus> {
-        let history = self.inner.history()?;
-        let mut backups = self.backups_of(&history)?;
+        let history = self.inner.history(&Control::waiting())?;
+        let order = history.in_order();
+        let newest = order.last().map(|commit| (*commit, self.inner.read_backup(commit, &Control::default())));
+        let (newest, newest_unreadable) = match newest {
+            None => (None, None),
+            Some((_, Ok(backup))) => (Some(backup), None),
+            Some((commit, Err(error))) => (None, Some(unreadable(commit, &error))),
+        };
         let unfinished =
             |(generation, session): &(u32, SessionId)| UnfinishedSession { session: *session, generation: *generation };
         Ok(RepositoryStatus {
             id: self.id(),
             read_only: self.is_read_only(),
             free_bytes: self.inner.storage.capabilities().free_bytes,
-            backups: to_u64(backups.len()),
-            newest: backups.pop(),
+            backups: to_u64(order.len()),
+            newest,
+            newest_unreadable,
             unfinished_sessions: history.unfinished.iter().map(unfinished).collect(),
             keyring: self.inner.keyring_number,
             root_key_generation: self.inner.generation,
@@ -95,22 +107,24 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// As [`status`](Self::status).
+    /// [`Error::Storage`]; [`Error::Damaged`] where the index cannot be read.
     pub fn statistics(&self) -> Result<RepositoryStatistics> {
         let inner = &self.inner;
-        let backups = self.backups()?;
+        let history = inner.history(&Control::waiting())?;
+        let (mut unreadable_backups, mut logical_bytes) = (Vec::new(), 0u64);
+        for backup in self.listed(&history)? {
+            match backup {
+                Ok(backup) => logical_bytes = logical_bytes.saturating_add(backup.statistics.bytes_logical),
+                Err(backup) => unreadable_backups.push(backup),
+            }
+        }
         let index = inner.index(&Control::default())?;
-        let objects = list_all(&*inner.storage, "").map_err(|source| Error::Storage {
-            operation: "list",
-            key: String::new(),
-            source,
-        })?;
-        let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0u64, u64::saturating_add);
-        let logical_bytes = sum(&mut backups.iter().map(|backup| backup.statistics.bytes_logical));
-        let stored_bytes = sum(&mut objects.iter().map(|object| object.size));
+        let objects = list_all(&*inner.storage, "").map_err(|source| Error::list("", source))?;
+        let stored_bytes = objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.size));
         let unique_bytes = index.raw_bytes();
         Ok(RepositoryStatistics {
-            backups: to_u64(backups.len()),
+            backups: to_u64(history.commits.len()),
+            unreadable_backups,
             logical_bytes,
             unique_bytes,
             stored_bytes,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
+use crate::format::header::HEADER_BYTES;
 use crate::format::layout::{self, Place};
 use crate::id::ObjectName;
 use crate::index::{Index, Segment};
@@ -15,13 +16,15 @@ use crate::progress::Event;
 use crate::repository::backup::error_chain;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::parallel::for_each;
-use crate::repository::write::lock;
+use crate::repository::parallel::{for_each, lock};
 use crate::session::History;
 use crate::storage::list_all;
 
 /// Packs that no index object names, with their sizes and chunks.
 pub(crate) type Orphans = BTreeMap<ObjectName, (u64, Vec<PackEntry>)>;
+
+/// Index objects that cannot be used, and why.
+pub(crate) type Unusable = BTreeMap<ObjectName, Error>;
 
 /// The index of a session and the packs in it that only their directories describe.
 pub(crate) struct View {
@@ -29,25 +32,35 @@ pub(crate) struct View {
     pub(crate) orphans: Orphans,
 }
 
-/// Bytes of a sealed object's header.
-const OBJECT_HEADER: u64 = 128;
+/// What becomes of an index that the storage does not give out now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failing {
+    /// It is an error: what is not known would be taken for damage, as long as the index is kept.
+    Stops,
+    /// It is done without.
+    IsTolerated,
+}
 
 /// The index for reading: everything that valid commits name. Where an index object is lost or damaged,
 /// the directories of the packs that it would name take its place.
+///
+/// # Errors
+///
+/// [`Error::Storage`] where one of them cannot be read now.
 pub(crate) fn for_reading(inner: &Inner, history: &History, control: &Control) -> Result<Arc<Index>> {
-    Ok(for_verifying(inner, history, control)?.0)
+    Ok(whole(inner, history, Failing::Stops, control)?.0)
 }
 
-/// The same, and what is wrong with index objects.
-pub(crate) fn for_verifying(
-    inner: &Inner,
-    history: &History,
-    control: &Control,
-) -> Result<(Arc<Index>, BTreeMap<ObjectName, Error>)> {
-    let (index, failed) = load_segments(inner, history, control)?;
+/// The same for verification, and what is wrong with index objects; those that cannot be read now are among them.
+pub(crate) fn for_verifying(inner: &Inner, history: &History, control: &Control) -> Result<(Arc<Index>, Unusable)> {
+    whole(inner, history, Failing::IsTolerated, control)
+}
+
+fn whole(inner: &Inner, history: &History, failing: Failing, control: &Control) -> Result<(Arc<Index>, Unusable)> {
+    let (index, failed) = load_segments(inner, history, failing, control)?;
     if !failed.is_empty() {
         let listed = listed_packs(inner)?;
-        adopt(inner, &index, &listed, &BTreeSet::new(), control)?;
+        adopt(inner, &index, &listed, &BTreeSet::new(), failing, control)?;
     }
     Ok((Arc::new(index), failed))
 }
@@ -55,19 +68,20 @@ pub(crate) fn for_verifying(
 /// The index for writing (step W2): without packs that a collection condemned or that are gone, and with
 /// packs that no index object names, such as those of a crashed session.
 pub(crate) fn for_writing(inner: &Inner, history: &History, control: &Control) -> Result<View> {
-    let (mut index, _) = load_segments(inner, history, control)?;
+    // What is not known is stored again.
+    let (mut index, _) = load_segments(inner, history, Failing::IsTolerated, control)?;
     let listed = listed_packs(inner)?;
     let known = index.packs();
     let mut unusable: BTreeSet<ObjectName> = history.condemned.iter().copied().collect();
     // A pack of another size is not the pack that was stored.
     unusable.extend(known.iter().filter(|(name, size)| listed.get(name) != Some(size)).map(|(name, _)| *name));
     index.remove_packs(&unusable);
-    let orphans = adopt(inner, &index, &listed, &unusable, control)?;
+    let orphans = adopt(inner, &index, &listed, &unusable, Failing::IsTolerated, control)?;
     Ok(View { index: Arc::new(index), orphans })
 }
 
 /// Every index object that can be used, and why others cannot.
-fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<(Index, BTreeMap<ObjectName, Error>)> {
+fn load_segments(inner: &Inner, history: &History, failing: Failing, control: &Control) -> Result<(Index, Unusable)> {
     let names: Vec<ObjectName> = history.indexes.iter().copied().collect();
     let index = Mutex::new((Index::new(), BTreeMap::new()));
     for_each(control, names.len(), &|| Ok(()), &|(), number| {
@@ -80,14 +94,13 @@ fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<
         let mut index = lock(&index)?;
         let loaded = loaded.and_then(|body| index.0.load(&Segment::parse(&body, &key)?));
         if let Err(error) = loaded {
-            // What a later program wrote cannot be used any more than what is damaged.
-            if !matches!(
-                error,
-                Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. } | Error::Storage { .. }
-            ) {
-                return Err(error);
-            }
             control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
+            match error {
+                // What a later program wrote cannot be used any more than what is damaged.
+                Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. } => {}
+                Error::Storage { .. } if failing == Failing::IsTolerated => {}
+                error => return Err(error),
+            }
             index.1.insert(*name, error);
         }
         Ok(())
@@ -96,11 +109,7 @@ fn load_segments(inner: &Inner, history: &History, control: &Control) -> Result<
 }
 
 fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
-    let listed = list_all(&*inner.storage, layout::PACKS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::PACKS.to_owned(),
-        source,
-    })?;
+    let listed = list_all(&*inner.storage, layout::PACKS).map_err(|source| Error::list(layout::PACKS, source))?;
     let parse = |object: crate::storage::ObjectInfo| match Place::parse(&object.key) {
         Some(Place::Pack(name)) => Some((name, object.size)),
         _ => None,
@@ -108,13 +117,14 @@ fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
     Ok(listed.into_iter().filter_map(parse).collect())
 }
 
-/// Adds packs that the index does not know by reading their directories. A pack that cannot be read is
-/// left alone: nothing refers to it.
+/// Adds packs that the index does not know by reading their directories. A pack that is damaged, or was deleted
+/// since it was listed, is left alone: nothing refers to it.
 fn adopt(
     inner: &Inner,
     index: &Index,
     listed: &BTreeMap<ObjectName, u64>,
     unusable: &BTreeSet<ObjectName>,
+    failing: Failing,
     control: &Control,
 ) -> Result<Orphans> {
     let unknown: Vec<(ObjectName, u64)> = listed
@@ -135,8 +145,7 @@ fn adopt(
                 let key = Place::Pack(*name).key();
                 control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
             }
-            // It was deleted since it was listed, or cannot be read now: then it is not used.
-            Err(Error::Storage { .. }) => {}
+            Err(Error::Storage { .. }) if failing == Failing::IsTolerated => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -147,7 +156,7 @@ fn adopt(
 /// The chunks of a pack, as its directory says.
 pub(crate) fn read_directory(inner: &Inner, name: &ObjectName, size: u64, control: &Control) -> Result<Directory> {
     let key = Place::Pack(*name).key();
-    let header = inner.get_range(&key, 0..OBJECT_HEADER.min(size), control)?;
+    let header = inner.get_range(&key, 0..HEADER_BYTES.min(size), control)?;
     let reader = pack_reader(inner, key.as_str(), &header, size)?;
     let body = 0..to_u64(HEADER_LENGTH);
     let first = reader.open_span(&body, &inner.get_range(&key, reader.span(&body)?, control)?)?;

@@ -9,5 +9,4 @@ mod stream;
 mod tree;
 
 pub use self::session::{BackupOptions, BackupSession, Parent};
-pub(crate) use self::store::lock;
 pub use self::stream::StreamWriter;

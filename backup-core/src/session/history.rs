@@ -1,6 +1,7 @@
 //! What the storage says happened: valid commits, condemned packs, unfinished sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use hashbrown::HashSet;
 
@@ -13,6 +14,9 @@ use crate::session::collection::{self, CollectionOutcome, Final};
 use crate::session::commit::{Commit, Outcome};
 use crate::storage::{Storage, StorageError, list_all};
 use crate::time::Timestamp;
+
+/// How often the history is read anew because a collection ended meanwhile.
+const ATTEMPTS: usize = 8;
 
 /// The history of a repository as it was read, and everything in it that is not as it must be.
 #[derive(Debug, Default)]
@@ -32,6 +36,8 @@ pub(crate) struct History {
     pub(crate) newest_mark: u32,
     /// The newest collection with a final, 0 without one.
     pub(crate) newest_final: u32,
+    /// Collections that had an outcome, genuine or not.
+    ended: BTreeSet<u32>,
     /// Records that cannot be used. They hide nothing that is signed, but they are not right.
     pub(crate) flaws: Vec<Flaw>,
 }
@@ -51,6 +57,16 @@ pub(crate) struct Signers {
     pub(crate) maintenance: VerifyingKey,
 }
 
+/// Where records are read, whose signatures count, and on how many threads that is done.
+pub(crate) struct Records<'r> {
+    pub(crate) storage: &'r dyn Storage,
+    pub(crate) signers: &'r Signers,
+    pub(crate) each: &'r Each<'r>,
+}
+
+/// Calls a function with every number below a count, in any order, on several threads perhaps.
+pub(crate) type Each<'r> = dyn Fn(usize, &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> + Sync + 'r;
+
 impl History {
     /// Reads the whole history.
     ///
@@ -58,10 +74,45 @@ impl History {
     ///
     /// [`Error::Storage`]. Damaged records are [flaws](Self::flaws), not errors: one bad record must
     /// not keep anybody from the others.
-    pub(crate) fn read(storage: &dyn Storage, signers: &Signers) -> Result<Self> {
+    pub(crate) fn read(records: &Records<'_>) -> Result<Self> {
+        Self::default().read_again(records)
+    }
+
+    /// The history now. Commits that this one has and that are still listed are not read again: no slot is
+    /// ever written twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) fn read_again(&self, records: &Records<'_>) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let history = self.read_once(records)?;
+            // What a collection deletes goes after its final came: who read all before that missed nothing.
+            if !history.is_overtaken(records.storage)? {
+                return Ok(history);
+            }
+        }
+        let source = StorageError::Transient("collections kept ending while the history was read".into());
+        Err(Error::list(layout::COLLECTIONS, source))
+    }
+
+    /// Whether a collection ended since this was read: what is missing now may be what it deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub(crate) fn is_overtaken(&self, storage: &dyn Storage) -> Result<bool> {
+        Ok(listed(storage, layout::COLLECTIONS)?.iter().any(|object| match Place::parse(&object.key) {
+            Some(Place::CollectionOutcome(number)) => !self.ended.contains(&number),
+            _ => false,
+        }))
+    }
+
+    fn read_once(&self, records: &Records<'_>) -> Result<Self> {
+        let (storage, signers) = (records.storage, records.signers);
         let mut history = Self::default();
         let newest = history.read_collections(storage, signers)?;
-        history.read_sessions(storage, signers)?;
+        history.read_sessions(records, self)?;
         if let Some(newest) = newest {
             for bytes in &newest.checkpoint {
                 let name = Place::CollectionOutcome(history.newest_final).key();
@@ -137,6 +188,7 @@ impl History {
                 _ => {}
             }
         }
+        self.ended = outcomes.keys().copied().collect();
         let mut newest = None;
         for (number, key) in &outcomes {
             let Some(bytes) = read(storage, key, limits::COLLECTION)? else { continue };
@@ -169,15 +221,18 @@ impl History {
         Ok(newest)
     }
 
-    fn read_sessions(&mut self, storage: &dyn Storage, signers: &Signers) -> Result<()> {
+    fn read_sessions(&mut self, records: &Records<'_>, before: &Self) -> Result<()> {
+        let known: BTreeMap<Place, &Commit> = before.valid.values().map(|commit| (commit.place(), commit)).collect();
         let mut open = BTreeSet::new();
-        for object in listed(storage, layout::SESSIONS)? {
-            let (generation, session) = match Place::parse(&object.key) {
-                Some(Place::SessionOpen(generation, session)) => {
+        let mut unread = Vec::new();
+        for object in listed(records.storage, layout::SESSIONS)? {
+            let Some(place) = Place::parse(&object.key) else { continue };
+            let (generation, session) = match place {
+                Place::SessionOpen(generation, session) => {
                     open.insert((generation, session));
                     continue;
                 }
-                Some(Place::SessionOutcome(generation, session)) => (generation, session),
+                Place::SessionOutcome(generation, session) => (generation, session),
                 _ => continue,
             };
             open.remove(&(generation, session));
@@ -185,26 +240,28 @@ impl History {
             if generation <= self.newest_final {
                 continue;
             }
-            let Some(bytes) = read(storage, &object.key, limits::COMMIT)? else { continue };
-            let name = object.key.as_str();
-            let outcome = open_outcome(&bytes, signers, name).and_then(|outcome| match outcome {
-                Outcome::Committed(commit)
-                    if (commit.content.generation, commit.content.session) != (generation, session) =>
-                {
-                    Err(Error::damaged("session outcome", name, "it belongs to another session"))
-                }
-                Outcome::Revoked(of) if of != session => {
-                    Err(Error::damaged("session outcome", name, "it revokes another session"))
-                }
-                outcome => Ok(outcome),
-            });
-            match outcome {
-                Ok(Outcome::Committed(commit)) => drop(self.valid.insert(commit.id, *commit)),
-                Ok(Outcome::Revoked(_)) => {}
-                Err(error) => self.flaws.push(Flaw { key: object.key.to_string(), error }),
+            match known.get(&place) {
+                Some(commit) => drop(self.valid.insert(commit.id, (*commit).clone())),
+                None => unread.push((generation, session, object.key)),
             }
         }
         self.unfinished = open.into_iter().collect();
+        let read = Mutex::new((Vec::new(), Vec::new()));
+        (records.each)(unread.len(), &|number| {
+            let Some((generation, session, key)) = unread.get(number) else { return Ok(()) };
+            let outcome = read_outcome(records, *generation, *session, key)?;
+            let mut read = read.lock().map_err(|_| Error::Internal("a reader of outcomes panicked"))?;
+            match outcome {
+                Some(Ok(Outcome::Committed(commit))) => read.0.push(*commit),
+                Some(Ok(Outcome::Revoked(_))) | None => {}
+                Some(Err(error)) => read.1.push(Flaw { key: key.to_string(), error }),
+            }
+            Ok(())
+        })?;
+        let (commits, mut flaws) = read.into_inner().map_err(|_| Error::Internal("a reader of outcomes panicked"))?;
+        self.valid.extend(commits.into_iter().map(|commit| (commit.id, commit)));
+        flaws.sort_by(|a, b| a.key.cmp(&b.key));
+        self.flaws.append(&mut flaws);
         Ok(())
     }
 
@@ -222,13 +279,33 @@ impl History {
     }
 }
 
+/// What stands in the outcome slot of a session; `None` where it is gone by now.
+fn read_outcome(
+    records: &Records<'_>,
+    generation: u32,
+    session: SessionId,
+    key: &crate::storage::Key,
+) -> Result<Option<Result<Outcome>>> {
+    let Some(bytes) = read(records.storage, key, limits::COMMIT)? else { return Ok(None) };
+    let name = key.as_str();
+    Ok(Some(open_outcome(&bytes, records.signers, name).and_then(|outcome| match outcome {
+        Outcome::Committed(commit) if (commit.content.generation, commit.content.session) != (generation, session) => {
+            Err(Error::damaged("session outcome", name, "it belongs to another session"))
+        }
+        Outcome::Revoked(of) if of != session => {
+            Err(Error::damaged("session outcome", name, "it revokes another session"))
+        }
+        outcome => Ok(outcome),
+    })))
+}
+
 /// Reads one outcome object with these signers.
 pub(crate) fn open_outcome(bytes: &[u8], signers: &Signers, name: &str) -> Result<Outcome> {
     Outcome::open(bytes, &signers.writer, &signers.maintenance, signers.repository, name)
 }
 
 fn listed(storage: &dyn Storage, prefix: &str) -> Result<Vec<crate::storage::ObjectInfo>> {
-    list_all(storage, prefix).map_err(|source| Error::Storage { operation: "list", key: prefix.to_owned(), source })
+    list_all(storage, prefix).map_err(|source| Error::list(prefix, source))
 }
 
 /// An object, or `None` where it is gone by now or larger than its kind can be (a flaw of the storage that

@@ -1,7 +1,7 @@
 //! The writer's rules, against records that a collection makes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -11,7 +11,9 @@ use crate::crypto::SigningKey;
 use crate::entropy::SeededEntropy;
 use crate::format::layout::Place;
 use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId};
-use crate::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
+use crate::storage::{
+    Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError, list_all,
+};
 use crate::time::Timestamp;
 use crate::{Error, ErrorKind, Result};
 
@@ -43,12 +45,18 @@ impl Fixture {
     }
 
     fn open(&self, storage: &dyn Storage) -> Result<(SessionWriter, History)> {
-        SessionWriter::open(storage, &self.signers(), false, &self.entropy, Timestamp::UNIX_EPOCH)
+        self.open_as(storage, false)
+    }
+
+    fn open_as(&self, storage: &dyn Storage, single_writer: bool) -> Result<(SessionWriter, History)> {
+        let records = Records { storage, signers: &self.signers(), each: &in_turn };
+        SessionWriter::open(&records, single_writer, &self.entropy, Timestamp::UNIX_EPOCH)
     }
 
     fn commit(&self, session: &SessionWriter, history: &History, seconds: i64) -> Result<BackupId> {
         let commit = self.record(session, history, seconds);
-        session.commit(&*self.storage, &self.signers(), &commit, &self.writer)
+        let records = Records { storage: &*self.storage, signers: &self.signers(), each: &in_turn };
+        session.commit(&records, history, &commit, &self.writer)
     }
 
     fn record(&self, session: &SessionWriter, history: &History, seconds: i64) -> NewCommit {
@@ -72,8 +80,16 @@ impl Fixture {
     }
 
     fn history(&self) -> History {
-        History::read(&*self.storage, &self.signers()).unwrap()
+        self.history_of(&*self.storage).unwrap()
     }
+
+    fn history_of(&self, storage: &dyn Storage) -> Result<History> {
+        History::read(&Records { storage, signers: &self.signers(), each: &in_turn })
+    }
+}
+
+fn in_turn(count: usize, work: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+    (0..count).try_for_each(work)
 }
 
 #[test]
@@ -189,18 +205,28 @@ fn history_key(fixture: &Fixture, id: &BackupId) -> Key {
     fixture.history().commits[id].place().key()
 }
 
-/// A storage that lets something happen at its first listing of collections after a session was opened.
-struct Overtaken<'f> {
+/// What happens before a listing of a prefix.
+type BeforeList<'f> = Box<dyn Fn(&Fixture, &str) + Sync + Send + 'f>;
+
+/// A storage at which something happens before every listing, and that notes what is read.
+struct Watched<'f> {
     fixture: &'f Fixture,
-    listings: AtomicUsize,
-    marks: usize,
+    before_list: BeforeList<'f>,
+    read: Mutex<Vec<Key>>,
 }
 
-impl Storage for Overtaken<'_> {
+impl<'f> Watched<'f> {
+    fn new(fixture: &'f Fixture, before_list: impl Fn(&Fixture, &str) + Sync + Send + 'f) -> Self {
+        Self { fixture, before_list: Box::new(before_list), read: Mutex::default() }
+    }
+}
+
+impl Storage for Watched<'_> {
     fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
         self.fixture.storage.put(key, bytes, mode)
     }
     fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
+        self.read.lock().unwrap().push(key.clone());
         self.fixture.storage.get(key, limit)
     }
     fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StorageError> {
@@ -210,15 +236,7 @@ impl Storage for Overtaken<'_> {
         self.fixture.storage.stat(key)
     }
     fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
-        if prefix == "collections/" {
-            let listing = self.listings.fetch_add(1, Ordering::Relaxed);
-            // Every second listing is step W2.
-            if listing % 2 == 1 && listing / 2 < self.marks {
-                let number = u32::try_from(listing / 2).unwrap() + 1;
-                let mark = testing::mark(&self.fixture.maintenance, REPOSITORY, number, &[]);
-                self.fixture.put(Place::CollectionMark(number), mark);
-            }
-        }
+        (self.before_list)(self.fixture, prefix);
         self.fixture.storage.list(prefix, after)
     }
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
@@ -230,15 +248,105 @@ impl Storage for Overtaken<'_> {
 }
 
 #[test]
+fn every_outcome_is_read_once_for_a_session() {
+    let fixture = Fixture::new();
+    for seconds in 0..5 {
+        let (session, history) = fixture.open(&*fixture.storage).unwrap();
+        fixture.commit(&session, &history, seconds).unwrap();
+    }
+    let storage = Watched::new(&fixture, |_, _| ());
+    let (session, history) = fixture.open(&storage).unwrap();
+    let records = Records { storage: &storage, signers: &fixture.signers(), each: &in_turn };
+    let commit = fixture.record(&session, &history, 9);
+    session.commit(&records, &history, &commit, &fixture.writer).unwrap();
+    let mut read: Vec<Key> = storage.read.into_inner().unwrap();
+    read.retain(|key| matches!(Place::parse(key), Some(Place::SessionOutcome(..))));
+    assert_eq!(read.len(), 6, "{read:?}");
+    read.sort();
+    read.dedup();
+    assert_eq!(read.len(), 6);
+}
+
+#[test]
 fn a_mark_between_opening_and_reading_begins_the_session_anew() {
     let fixture = Fixture::new();
-    let storage = Overtaken { fixture: &fixture, listings: AtomicUsize::new(0), marks: 3 };
+    let storage = Watched::new(&fixture, marking(3));
     let (session, history) = fixture.open(&storage).unwrap();
     assert_eq!(session.generation, 4);
     assert_eq!(history.newest_mark, 3);
     let fixture = Fixture::new();
-    let storage = Overtaken { fixture: &fixture, listings: AtomicUsize::new(0), marks: usize::MAX };
+    let storage = Watched::new(&fixture, marking(u32::MAX));
     assert_eq!(fixture.open(&storage).unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// Puts a mark before the collections are listed in step W2, this many times.
+fn marking(most: u32) -> impl Fn(&Fixture, &str) + Sync + Send {
+    let marks = AtomicU32::new(0);
+    move |fixture, prefix| {
+        let number = marks.load(Ordering::Relaxed) + 1;
+        let opened = list_all(&*fixture.storage, "sessions/").unwrap().len();
+        if prefix == "collections/" && opened == number as usize && number <= most {
+            marks.store(number, Ordering::Relaxed);
+            fixture.put(Place::CollectionMark(number), testing::mark(&fixture.maintenance, REPOSITORY, number, &[]));
+        }
+    }
+}
+
+/// Ends collection `number`, whose checkpoint keeps what is valid, and does what a collector does then.
+fn collect(fixture: &Fixture, number: u32) {
+    let history = fixture.history();
+    let slots: Vec<Key> = history.valid.values().map(|commit| commit.place().key()).collect();
+    let object = |key: &Key| fixture.storage.get(key, u64::MAX).map(|bytes| bytes.to_vec());
+    let mut checkpoint: Vec<Vec<u8>> = slots.iter().filter_map(|key| object(key).ok()).collect();
+    // Forgets are done: what they name is in no checkpoint any more, nor are they needed.
+    checkpoint.retain(|bytes| !history.forgotten.contains(&Commit::id_of(bytes)));
+    let finale = testing::finale(&fixture.maintenance, REPOSITORY, number, &[], &checkpoint, &[]);
+    fixture.put(Place::CollectionOutcome(number), finale);
+    let forgets = history.forgotten.iter().map(|id| Place::Forget(*id).key());
+    slots.into_iter().chain(forgets).for_each(|key| fixture.storage.delete(&key).unwrap());
+}
+
+#[test]
+fn a_collection_that_ends_while_the_history_is_read_hides_nothing() {
+    // Before each listing of a reading, in turn: of collections, sessions, forgets, and collections again.
+    for at in 0..4 {
+        let fixture = Fixture::new();
+        let mut ids = Vec::new();
+        for seconds in 0..3 {
+            let (session, history) = fixture.open(&*fixture.storage).unwrap();
+            ids.push(fixture.commit(&session, &history, seconds).unwrap());
+        }
+        fixture.put(Place::Forget(ids[0]), testing::forget(&fixture.maintenance, REPOSITORY, ids[0]));
+        let listings = AtomicU32::new(0);
+        let storage = Watched::new(&fixture, |fixture, _| {
+            if listings.fetch_add(1, Ordering::Relaxed) == at {
+                collect(fixture, 1);
+            }
+        });
+        let history = fixture.history_of(&storage).unwrap();
+        assert_eq!(history.in_order().iter().map(|commit| commit.id).collect::<Vec<_>>(), ids[1..], "listing {at}");
+        assert!(history.flaws.is_empty(), "{:?}", history.flaws);
+        assert_eq!(history.newest_final, 1);
+    }
+}
+
+#[test]
+fn collections_that_never_stop_ending_are_a_failure_that_may_pass() {
+    let fixture = Fixture::new();
+    let (session, history) = fixture.open(&*fixture.storage).unwrap();
+    fixture.commit(&session, &history, 1).unwrap();
+    let number = AtomicU32::new(0);
+    let storage = Watched::new(&fixture, |fixture, prefix| {
+        if prefix == "sessions/" {
+            let number = number.fetch_add(1, Ordering::Relaxed) + 1;
+            fixture.put(
+                Place::CollectionOutcome(number),
+                testing::finale(&fixture.maintenance, REPOSITORY, number, &[], &[], &[]),
+            );
+        }
+    });
+    let error = fixture.history_of(&storage).unwrap_err();
+    assert!(error.is_transient(), "{error}");
 }
 
 /// A storage that accepts put-if-absent and ignores it, as some object stores do.
@@ -274,6 +382,5 @@ fn put_if_absent_is_probed() {
     let storage = Careless(MemoryStorage::default());
     let error = fixture.open(&storage).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-    let opened = SessionWriter::open(&storage, &fixture.signers(), true, &fixture.entropy, Timestamp::UNIX_EPOCH);
-    assert!(opened.is_ok(), "a single-writer repository works there");
+    assert!(fixture.open_as(&storage, true).is_ok(), "a single-writer repository works there");
 }

@@ -10,7 +10,7 @@ use crate::format::layout::Place;
 use crate::id::{BackupId, SessionId};
 use crate::limits;
 use crate::session::commit::{Commit, NewCommit, Outcome};
-use crate::session::history::{History, Signers, open_outcome};
+use crate::session::history::{History, Records, Signers, open_outcome};
 use crate::storage::{Key, PutMode, Storage, StorageError};
 use crate::time::Timestamp;
 
@@ -33,12 +33,12 @@ impl SessionWriter {
     /// honour put-if-absent and the repository is not single-writer; [`Error::Conflict`] where collections
     /// kept overtaking.
     pub(crate) fn open(
-        storage: &dyn Storage,
-        signers: &Signers,
+        records: &Records<'_>,
         single_writer: bool,
         entropy: &dyn Entropy,
         now: Timestamp,
     ) -> Result<(Self, History)> {
+        let storage = records.storage;
         if storage.capabilities().read_only {
             return Err(Error::ReadOnly { what: "the storage".into() });
         }
@@ -46,7 +46,7 @@ impl SessionWriter {
             probe(storage, entropy)?;
         }
         for _ in 0..ATTEMPTS {
-            let before = History::read(storage, signers)?;
+            let before = History::read(records)?;
             let generation = before.newest_mark.saturating_add(1);
             let mut id = [0; 16];
             entropy.fill(&mut id)?;
@@ -60,7 +60,7 @@ impl SessionWriter {
                 map.u64(4, u64::from(nanoseconds));
             })?;
             storage.put(&key, bytes.into(), PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
-            let history = History::read(storage, signers)?;
+            let history = before.read_again(records)?;
             if history.newest_mark < generation {
                 return Ok((Self { session, generation }, history));
             }
@@ -69,7 +69,8 @@ impl SessionWriter {
         Err(Error::Conflict { what: "the repository".into(), reason: "collections kept overtaking the session".into() })
     }
 
-    /// Decides the session (W4) and checks that the decision counts (W5).
+    /// Decides the session (W4) and checks that the decision counts (W5). `known` is the history that the
+    /// session refers to.
     ///
     /// # Errors
     ///
@@ -78,11 +79,12 @@ impl SessionWriter {
     /// where it said that it did not.
     pub(crate) fn commit(
         &self,
-        storage: &dyn Storage,
-        signers: &Signers,
+        records: &Records<'_>,
+        known: &History,
         commit: &NewCommit,
         key: &SigningKey,
     ) -> Result<BackupId> {
+        let (storage, signers) = (records.storage, records.signers);
         let bytes = Bytes::from(commit.seal(key)?);
         let id = Commit::id_of(&bytes);
         let slot = Place::SessionOutcome(self.generation, self.session).key();
@@ -90,7 +92,7 @@ impl SessionWriter {
             Ok(()) => {}
             Err(error) => self.settle(storage, signers, &slot, &bytes, error)?,
         }
-        let history = History::read(storage, signers).map_err(|error| match error {
+        let history = known.read_again(records).map_err(|error| match error {
             Error::Storage { source, .. } => Error::UnknownOutcome { what: self.session.to_string(), source },
             other => other,
         })?;

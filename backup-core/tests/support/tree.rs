@@ -252,6 +252,10 @@ pub struct Target {
 }
 
 impl Target {
+    pub fn is_untouched(&self) -> bool {
+        self.made.lock().unwrap().is_empty() && self.open.lock().unwrap().is_empty()
+    }
+
     pub fn into_map(self) -> BTreeMap<EntryPath, Made> {
         assert_eq!(self.completed.into_inner(), 1, "complete was not called once");
         self.made.into_inner().unwrap()

@@ -57,7 +57,7 @@ fn compare_entry(
     file: &Path,
     control: &backup_core::repository::Control,
 ) -> Result<Found, Failure> {
-    let entry = repository.entry(backup, &path)?;
+    let entry = repository.content_entry(backup, &path)?;
     let mut live = File::open(file).map_err(|source| Error::Source { name: file.display().to_string(), source })?;
     let differs_at = repository.compare_stream(&entry, &mut live, control)?;
     Ok(Found::Entry { path, differs_at })

@@ -79,18 +79,18 @@ pub(super) fn encode_leaf(items: &[LeafItem]) -> Result<Vec<u8>> {
 
 /// What a page must hold, as its parent says: the number of entries, and paths from `first` on that
 /// stay below `end`. The root has neither bound.
-#[derive(Clone, Debug)]
-pub(super) struct Expected {
-    pub(super) page: PageRef,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Expected {
+    pub(crate) page: PageRef,
     pub(super) height: u8,
-    pub(super) entries: u64,
+    pub(crate) entries: u64,
     pub(super) first: Option<EntryPath>,
     pub(super) end: Option<EntryPath>,
 }
 
 impl Expected {
     /// What the root must hold.
-    pub(super) fn root(root: &CatalogueRoot) -> Self {
+    pub(crate) fn root(root: &CatalogueRoot) -> Self {
         Self { page: root.page, height: root.height, entries: root.entries, first: None, end: None }
     }
 

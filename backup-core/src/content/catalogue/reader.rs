@@ -2,7 +2,7 @@
 
 use crate::content::catalogue::page::{CatalogueRoot, Expected, LeafItem, read_leaf, read_node};
 use crate::content::catalogue::record;
-use crate::content::entry::{Entry, PageRef};
+use crate::content::entry::Entry;
 use crate::content::page::PageSource;
 use crate::content::path::EntryPath;
 use crate::error::{Error, Result};
@@ -38,27 +38,37 @@ impl<'s> CatalogueReader<'s> {
     pub(crate) fn entries(&self, from: Option<&EntryPath>) -> CatalogueEntries<'s> {
         CatalogueEntries { source: self.source, cursor: CatalogueCursor::new(&self.root, from) }
     }
+}
 
-    /// Visits every page with its height and checks it, unless `visit` returns `false`: then neither
-    /// the page nor what is below it is read. Entries in leaves are not decoded.
+/// What stands directly below a page of a catalogue.
+pub(crate) enum CatalogueBelow {
+    Pages(Vec<Expected>),
+    /// Entries, those among them that do not decode as errors.
+    Entries(Vec<Result<Entry>>),
+}
+
+impl Expected {
+    /// Reads the page.
     ///
     /// # Errors
     ///
-    /// Whatever `visit` or the source says, [`Error::Damaged`] for a page that breaks a rule.
-    pub(crate) fn walk_pages(&self, visit: &mut dyn FnMut(&PageRef, u8) -> Result<bool>) -> Result<()> {
-        let mut stack = vec![Expected::root(&self.root)];
-        while let Some(expected) = stack.pop() {
-            if !visit(&expected.page, expected.height)? {
-                continue;
-            }
-            if expected.height == 1 {
-                read_leaf(self.source, &expected)?;
-            } else {
-                stack.extend(read_node(self.source, &expected)?.into_iter().rev());
-            }
+    /// Whatever the source says, [`Error::Damaged`] for a page that breaks a rule.
+    pub(crate) fn below(&self, source: &dyn PageSource) -> Result<CatalogueBelow> {
+        if self.height != 1 {
+            return read_node(source, self).map(CatalogueBelow::Pages);
         }
-        Ok(())
+        let mut path = Vec::new();
+        let entries = read_leaf(source, self)?.into_iter().map(|item| decode(&mut path, &item));
+        Ok(CatalogueBelow::Entries(entries.collect()))
     }
+}
+
+/// The entry of an item that follows the entry at `path`.
+fn decode(path: &mut Vec<u8>, item: &LeafItem) -> Result<Entry> {
+    path.truncate(item.shared);
+    path.extend_from_slice(&item.suffix);
+    let path = EntryPath::new(path.clone()).map_err(|_| Error::Internal("a path of a catalogue was not checked"))?;
+    record::decode(path, &item.entry)
 }
 
 /// The entries of a catalogue, in order. Ends after the first error that keeps it from going on; an
@@ -139,7 +149,7 @@ mod tests {
     use crate::content::catalogue::page::{CatalogueChild, encode_leaf};
     use crate::content::catalogue::record::tests::any_path;
     use crate::content::catalogue::sorter::EntrySorter;
-    use crate::content::entry::EntryKind;
+    use crate::content::entry::{EntryKind, PageRef};
     use crate::content::page::memory::MemoryPages;
     use crate::content::page::{PageStore, Tree, encode_page};
     use crate::content::tree::Child;
@@ -170,10 +180,17 @@ mod tests {
         pages.put_page(&CatalogueChild::encode(&children, height).unwrap()).unwrap()
     }
 
+    fn walk(page: &Expected, pages: &MemoryPages) -> Result<()> {
+        match page.below(pages)? {
+            CatalogueBelow::Pages(children) => children.iter().try_for_each(|child| walk(child, pages)),
+            CatalogueBelow::Entries(entries) => entries.into_iter().try_for_each(|entry| entry.map(drop)),
+        }
+    }
+
     /// The first error of reading everything, and that nothing follows it.
     fn failure(root: CatalogueRoot, pages: &MemoryPages) -> Option<Error> {
         let reader = CatalogueReader::new(root, pages);
-        let walked = reader.walk_pages(&mut |_, _| Ok(true));
+        let walked = walk(&Expected::root(&root), pages);
         let mut entries = reader.entries(None);
         let error = entries.by_ref().find_map(Result::err);
         assert_eq!(walked.is_err(), error.is_some());

@@ -1,11 +1,23 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::environment::Control;
-use super::parallel::{for_each, with_queue};
+use super::parallel::{for_each, start, with_queue};
 use crate::error::Error;
+use crate::sync::{GRANTED, thread};
 
 fn control(threads: usize) -> Control {
     Control::default().with_threads(threads)
+}
+
+#[test]
+fn fewer_threads_than_wanted_do_the_same() {
+    for granted in [0, 1, 2] {
+        GRANTED.set(granted);
+        assert_eq!(thread::scope(|scope| start(scope, 3, || || ())), granted);
+        GRANTED.set(granted);
+        every_job_runs_once();
+        GRANTED.set(usize::MAX);
+    }
 }
 
 #[test]

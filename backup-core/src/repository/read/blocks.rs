@@ -9,9 +9,9 @@ use crate::length::to_u64;
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
-use crate::repository::parallel::for_each;
-use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
-use crate::repository::write::lock;
+use crate::repository::parallel::{for_each, lock};
+use crate::repository::read::chunks::{Fetcher, Wanted, unknown_chunk};
+use crate::repository::read::refuse_link;
 use crate::source::BlockSink;
 
 /// References that are planned at a time: 256 GiB of an image at the default chunk size, in some tens of MiB.
@@ -26,11 +26,12 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry).
     /// [`Error::Damaged`] naming the chunk: `sink` was not finished. [`Error::Sink`], [`Error::Storage`],
     /// [`Error::Cancelled`].
     pub fn restore_blocks(&self, entry: &Entry, sink: &dyn BlockSink, control: &Control) -> Result<()> {
+        refuse_link(entry)?;
         let inner = &*self.inner;
-        let index = inner.index(control)?;
         let failed = |source| Error::Sink { name: entry.path.to_string(), source };
         sink.begin(entry.size()).map_err(failed)?;
         let mut refs = Refs::new(&entry.content, 0..entry.size(), inner);
@@ -54,7 +55,7 @@ impl Repository {
             if seen == 0 {
                 break;
             }
-            let (packs, unknown) = group_by_pack(&index, chunks.into_iter());
+            let (packs, unknown) = inner.locate(&chunks, control)?;
             if let Some((_, id)) = unknown.first() {
                 return Err(unknown_chunk(id));
             }

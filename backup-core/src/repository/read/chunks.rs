@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::compress::Decompressor;
 use crate::error::{Error, Result};
+use crate::format::header::HEADER_BYTES;
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
 use crate::index::{Index, Location};
@@ -14,14 +15,13 @@ use crate::object::ObjectReader;
 use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
+use crate::repository::read::pages::ReadCache;
 use crate::repository::view;
 
 /// Bytes between two chunks that are read along rather than asked for separately.
 const GAP: u64 = 128 << 10;
 /// Most bytes of one read.
 const READ: u64 = 8 << 20;
-/// First read of a pack that no reader is known for: its header, and perhaps all that is wanted.
-const FIRST: u64 = 128;
 
 /// A chunk that somebody waits for.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +38,13 @@ pub(crate) struct Wanted {
 
 /// Fetches chunks on one thread.
 pub(crate) struct Fetcher<'r> {
-    inner: &'r Inner,
-    index: Arc<Index>,
-    control: &'r Control,
-    decompressor: Decompressor,
+    pub(super) inner: &'r Inner,
+    pub(super) index: Arc<Index>,
+    pub(super) cache: Arc<ReadCache>,
+    /// Whether a younger index may take the place of this one.
+    is_renewed: bool,
+    pub(super) control: &'r Control,
+    pub(super) decompressor: Decompressor,
 }
 
 /// Chunks by the packs that hold them, and those that no index names, with their tags.
@@ -50,18 +53,31 @@ pub(crate) type ByPack = (BTreeMap<ObjectName, Vec<Wanted>>, Vec<(usize, ChunkId
 /// What is done with a chunk, or with why there is none.
 pub(crate) type Deliver<'d> = dyn FnMut(&Wanted, Result<&[u8]>) -> Result<()> + 'd;
 
-/// Sorts references to content by the packs that hold them. Tags are positions in `chunks`.
-///
-/// A chunk that the index does not know is reported by position.
-pub(crate) fn group_by_pack(index: &Index, chunks: impl Iterator<Item = (ChunkId, u32)>) -> ByPack {
+impl Inner {
+    /// Sorts references to content by the packs that hold them. Tags are positions in `chunks`.
+    ///
+    /// A chunk that not even the index of now knows is reported by position.
+    pub(crate) fn locate(&self, chunks: &[(ChunkId, u32)], control: &Control) -> Result<ByPack> {
+        let index = self.index(control)?;
+        let found = group_by_pack(&index, chunks);
+        if !found.1.is_empty()
+            && let Some(younger) = self.younger_index(&index, None, control)?
+        {
+            return Ok(group_by_pack(&younger, chunks));
+        }
+        Ok(found)
+    }
+}
+
+fn group_by_pack(index: &Index, chunks: &[(ChunkId, u32)]) -> ByPack {
     let (mut packs, mut unknown) = (BTreeMap::<ObjectName, Vec<Wanted>>::new(), Vec::new());
-    for (tag, (id, length)) in chunks.enumerate() {
-        match index.lookup(&id) {
+    for (tag, (id, length)) in chunks.iter().enumerate() {
+        match index.lookup(id) {
             Some(location) => {
-                let wanted = Wanted { id, length, kind: ChunkKind::Data, location, tag };
+                let wanted = Wanted { id: *id, length: *length, kind: ChunkKind::Data, location, tag };
                 packs.entry(location.pack).or_default().push(wanted);
             }
-            None => unknown.push((tag, id)),
+            None => unknown.push((tag, *id)),
         }
     }
     (packs, unknown)
@@ -73,13 +89,25 @@ pub(crate) fn unknown_chunk(id: &ChunkId) -> Error {
 }
 
 impl<'r> Fetcher<'r> {
+    /// Fetches with the index that the readers of the handle share, or a younger one where that lacks something.
     pub(crate) fn new(inner: &'r Inner, control: &'r Control) -> Result<Self> {
-        Ok(Self { inner, index: inner.index(control)?, control, decompressor: Decompressor::new()? })
+        let (index, cache) = (inner.index(control)?, Arc::clone(&inner.cache));
+        Ok(Self { inner, index, cache, is_renewed: true, control, decompressor: Decompressor::new()? })
+    }
+
+    /// Fetches with this index only.
+    pub(crate) fn with_index(
+        inner: &'r Inner,
+        index: Arc<Index>,
+        cache: Arc<ReadCache>,
+        control: &'r Control,
+    ) -> Result<Self> {
+        Ok(Self { inner, index, cache, is_renewed: false, control, decompressor: Decompressor::new()? })
     }
 
     /// Delivers every chunk of `wanted`, all in one pack, in the order of their places: its plaintext or why
     /// there is none. Equal chunks are read once. Where the pack is damaged, other packs with the
-    /// chunk are tried.
+    /// chunk are tried, those of a younger index included.
     ///
     /// # Errors
     ///
@@ -136,7 +164,11 @@ impl<'r> Fetcher<'r> {
 
     /// One chunk, from wherever it can be had.
     pub(crate) fn fetch_one(&mut self, kind: ChunkKind, id: &ChunkId, length: u32) -> Result<Vec<u8>> {
-        let location = self.index.lookup(id).ok_or_else(|| unknown_chunk(id))?;
+        let mut location = self.index.lookup(id);
+        if location.is_none() && self.renew(None)? {
+            location = self.index.lookup(id);
+        }
+        let location = location.ok_or_else(|| unknown_chunk(id))?;
         let item = Wanted { id: *id, length, kind, location, tag: 0 };
         self.alone(&item).or_else(|error| self.elsewhere(&item, error))
     }
@@ -153,14 +185,31 @@ impl<'r> Fetcher<'r> {
 
     /// The same chunk in another pack; `first` is why it was not to be had from the first.
     fn elsewhere(&mut self, item: &Wanted, first: Error) -> Result<Vec<u8>> {
-        for location in self.index.lookup_all(&item.id) {
-            if location.pack != item.location.pack
-                && let Ok(plain) = self.alone(&Wanted { location, ..*item })
-            {
-                return Ok(plain);
-            }
+        if let Some(plain) = self.other_places(item) {
+            return Ok(plain);
+        }
+        if matches!(first, Error::Damaged { .. })
+            && self.renew(Some(&item.location.pack))?
+            && let Some(plain) = self.other_places(item)
+        {
+            return Ok(plain);
         }
         Err(first)
+    }
+
+    fn other_places(&mut self, item: &Wanted) -> Option<Vec<u8>> {
+        let places = self.index.lookup_all(&item.id).into_iter().filter(|place| *place != item.location);
+        places.into_iter().find_map(|location| self.alone(&Wanted { location, ..*item }).ok())
+    }
+
+    /// Goes on with a younger index, if there is one. Before damage is reported, nothing must be missing only
+    /// because a collection or another writer came by.
+    fn renew(&mut self, unreadable: Option<&ObjectName>) -> Result<bool> {
+        if !self.is_renewed {
+            return Ok(false);
+        }
+        let younger = self.inner.younger_index(&self.index, unreadable, self.control)?;
+        Ok(younger.map(|index| self.index = index).is_some())
     }
 
     fn read_body(&self, location: &Location, range: Range<u64>) -> Result<Vec<u8>> {
@@ -171,14 +220,14 @@ impl<'r> Fetcher<'r> {
     }
 
     fn reader(&self, pack: &ObjectName) -> Result<Arc<ObjectReader>> {
-        if let Some(reader) = self.inner.cache.reader(pack) {
+        if let Some(reader) = self.cache.reader(pack) {
             return Ok(reader);
         }
         let key = Place::Pack(*pack).key();
         let size = self.index.pack_size(pack).ok_or_else(|| Error::damaged("pack", &key, "no index names it"))?;
-        let header = self.inner.get_range(&key, 0..FIRST, self.control)?;
+        let header = self.inner.get_range(&key, 0..HEADER_BYTES, self.control)?;
         let reader = Arc::new(view::pack_reader(self.inner, key.as_str(), &header, size)?);
-        self.inner.cache.keep_reader(*pack, &reader);
+        self.cache.keep_reader(*pack, &reader);
         Ok(reader)
     }
 

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use crate::content::{ChunkRef, Entry, Refs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::length::{to_u64, to_usize};
 use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::read::chunks::Fetcher;
+use crate::repository::read::refuse_link;
 
 /// The content of an entry as [`io::Read`] and [`io::Seek`]. Every chunk is checked when it is read.
 ///
@@ -29,14 +30,15 @@ enum Piece {
 }
 
 impl Repository {
-    /// Opens an entry for reading anywhere. A hard link reads as the entry that it links to only through
-    /// [`entry`](Self::entry) of that path.
+    /// Opens an entry for reading anywhere.
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`](crate::Error::Storage), [`Error::Damaged`](crate::Error::Damaged) where the index
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a hard link, see
+    /// [`content_entry`](Self::content_entry). [`Error::Storage`](crate::Error::Storage), [`Error::Damaged`](crate::Error::Damaged) where the index
     /// cannot be read.
     pub fn open_entry(&self, entry: &Entry) -> Result<EntryReader> {
+        refuse_link(entry)?;
         self.inner.index(&Control::default())?;
         Ok(EntryReader { inner: Arc::clone(&self.inner), entry: entry.clone(), position: 0, piece: None })
     }
@@ -61,10 +63,8 @@ impl EntryReader {
         }
         let range = self.position..self.position.saturating_add(1);
         let found = Refs::new(&self.entry.content, range, &*self.inner).next().transpose()?;
-        let Some((offset, reference)) = found else {
-            self.piece = None;
-            return Ok(());
-        };
+        let (offset, reference) =
+            found.ok_or_else(|| Error::damaged("entry", &self.entry.path, "its references end before its content"))?;
         let piece = match reference {
             ChunkRef::Hole { length } => Piece::Hole(length),
             ChunkRef::Data { id, length } => {
@@ -83,7 +83,7 @@ impl io::Read for EntryReader {
             return Ok(0);
         }
         self.load().map_err(io::Error::other)?;
-        let Some((begin, piece)) = &self.piece else { return Ok(0) };
+        let Some((begin, piece)) = &self.piece else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         let skip = self.position.saturating_sub(*begin);
         let count = match piece {
             Piece::Data(bytes) => {

@@ -5,19 +5,18 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::compress::Decompressor;
 use crate::content::{PageRef, PageSource};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::ObjectName;
-use crate::index::Location;
+use crate::index::{Index, Location};
 use crate::length::{index, to_u64};
 use crate::limits;
 use crate::object::ObjectReader;
 use crate::pack::ChunkKind;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::read::chunks::{Fetcher, unknown_chunk};
+use crate::repository::read::chunks::Fetcher;
 use crate::repository::view;
 
 /// Readers of packs that are kept: deriving one costs a hash and a read.
@@ -71,31 +70,55 @@ impl ReadCache {
 impl PageSource for Inner {
     fn page(&self, page: &PageRef) -> Result<Bytes> {
         let control = Control::default();
-        let chunks = self.index(&control)?;
-        let location = chunks.lookup(&page.id).ok_or_else(|| unknown_chunk(&page.id))?;
-        if page.length > limits::PAGE {
-            return Err(Error::limit("length of a page", u64::from(page.length), u64::from(limits::PAGE)));
-        }
-        let size = chunks.pack_size(&location.pack).unwrap_or(u64::MAX);
-        if location.kind == ChunkKind::Meta
-            && size <= BODY
-            && let Ok(bytes) = self.page_of_body(page, &location, size, &control)
-        {
-            return Ok(bytes);
-        }
-        // A large or damaged pack: this page alone, or from elsewhere.
-        Ok(Fetcher::new(self, &control)?.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
+        Fetcher::new(self, &control)?.fetch_page(page)
     }
 }
 
-impl Inner {
-    fn page_of_body(&self, page: &PageRef, location: &Location, size: u64, control: &Control) -> Result<Bytes> {
+/// Pages where one index says that they are, however old it is by now.
+pub(crate) struct IndexedPages {
+    inner: Arc<Inner>,
+    index: Arc<Index>,
+    cache: Arc<ReadCache>,
+    control: Control,
+}
+
+impl IndexedPages {
+    pub(crate) fn new(inner: &Arc<Inner>, index: Arc<Index>, cache: Arc<ReadCache>, control: &Control) -> Self {
+        Self { inner: Arc::clone(inner), index, cache, control: control.clone() }
+    }
+}
+
+impl PageSource for IndexedPages {
+    fn page(&self, page: &PageRef) -> Result<Bytes> {
+        let (index, cache) = (Arc::clone(&self.index), Arc::clone(&self.cache));
+        Fetcher::with_index(&self.inner, index, cache, &self.control)?.fetch_page(page)
+    }
+}
+
+impl Fetcher<'_> {
+    fn fetch_page(&mut self, page: &PageRef) -> Result<Bytes> {
+        if page.length > limits::PAGE {
+            return Err(Error::limit("length of a page", u64::from(page.length), u64::from(limits::PAGE)));
+        }
+        if let Some(location) = self.index.lookup(&page.id)
+            && location.kind == ChunkKind::Meta
+            && let Some(size) = self.index.pack_size(&location.pack)
+            && size <= BODY
+            && let Ok(bytes) = self.page_of_body(page, &location, size)
+        {
+            return Ok(bytes);
+        }
+        // A large or damaged pack, or one that is not known: this page alone, or from elsewhere.
+        Ok(self.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
+    }
+
+    fn page_of_body(&mut self, page: &PageRef, location: &Location, size: u64) -> Result<Bytes> {
         let body = match self.cache.body(&location.pack) {
             Some(body) => body,
             None => {
                 let key = Place::Pack(location.pack).key();
-                let object = self.get(&key, size, control)?;
-                let reader = view::pack_reader(self, key.as_str(), &object, to_u64(object.len()))?;
+                let object = self.inner.get(&key, size, self.control)?;
+                let reader = view::pack_reader(self.inner, key.as_str(), &object, to_u64(object.len()))?;
                 let body = Bytes::from(reader.open_all(&object)?);
                 self.cache.keep_body(location.pack, &body);
                 body
@@ -109,8 +132,8 @@ impl Inner {
         if location.raw != page.length {
             return Err(damaged("its length is not the one that refers to it"));
         }
-        let plain = Decompressor::new()?.decompress(location.codec, stored, location.raw, &page.id)?.into_owned();
-        if self.chunk_keys.meta_id(&plain) != page.id {
+        let plain = self.decompressor.decompress(location.codec, stored, location.raw, &page.id)?.into_owned();
+        if self.inner.chunk_keys.meta_id(&plain) != page.id {
             return Err(damaged("its content does not have its id"));
         }
         Ok(plain.into())

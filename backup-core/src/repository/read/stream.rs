@@ -12,11 +12,15 @@ use crate::length::{to_u64, to_usize};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
+use crate::repository::parallel::start;
 use crate::repository::read::ahead::Ahead;
-use crate::repository::read::chunks::{Fetcher, group_by_pack, unknown_chunk};
+use crate::repository::read::chunks::{Fetcher, unknown_chunk};
+use crate::repository::read::refuse_link;
 
 /// Bytes of content that one thread decodes at a time.
 const WINDOW: u64 = 8 << 20;
+/// Chunks and holes that one thread decodes at a time, however small they are.
+const WINDOW_PARTS: usize = 4096;
 
 /// A piece of decoded content.
 pub(crate) enum Decoded {
@@ -30,6 +34,7 @@ impl Repository {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidArgument`] for a hard link, see [`content_entry`](Self::content_entry).
     /// [`Error::Damaged`] naming the chunk, or the entry where the digest does not fit: what was written
     /// is then not the content. [`Error::Sink`] where `sink` fails; [`Error::Storage`], [`Error::Cancelled`].
     pub fn restore_stream(&self, entry: &Entry, sink: &mut dyn io::Write, control: &Control) -> Result<u64> {
@@ -97,32 +102,46 @@ pub(crate) fn for_each_in_order(
     control: &Control,
     take: &mut dyn FnMut(Decoded) -> Result<bool>,
 ) -> Result<()> {
-    let mut windows = Windows { refs: Refs::new(&entry.content, range.clone(), inner), range, next: None };
+    refuse_link(entry)?;
+    let windows =
+        || Windows { refs: Refs::new(&entry.content, range.clone(), inner), range: range.clone(), next: None };
     if control.threads() <= 1 {
-        let mut fetcher = Fetcher::new(inner, control)?;
-        while let Some(window) = windows.next_window()? {
-            for piece in decode(&mut fetcher, inner, control, &window)? {
-                if !take(piece)? {
-                    return Ok(());
-                }
-            }
-        }
-        return Ok(());
+        return in_turn(inner, windows(), control, take);
     }
     let threads = control.threads().min(usize::try_from(control.byte_budget() / (2 * WINDOW)).unwrap_or(1)).max(1);
-    let ahead = Ahead::new(windows, to_u64(threads));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut fetcher = Fetcher::new(inner, control);
-                ahead.work(Windows::next_window, |window| match &mut fetcher {
-                    Ok(fetcher) => decode(fetcher, inner, control, &window),
-                    Err(_) => Err(Error::Internal("a thread could not begin to decode")),
-                });
+    let ahead = Ahead::new(windows(), to_u64(threads));
+    let has_threads = thread::scope(|scope| {
+        let work = || {
+            let mut fetcher = Fetcher::new(inner, control);
+            ahead.work(Windows::next_window, |window| match &mut fetcher {
+                Ok(fetcher) => decode(fetcher, inner, control, &window),
+                Err(_) => Err(Error::Internal("a thread could not begin to decode")),
             });
+        };
+        if start(scope, threads, || work) == 0 {
+            return Ok(false);
         }
-        consume(&ahead, control, take)
-    })
+        consume(&ahead, control, take).map(|()| true)
+    })?;
+    if has_threads { Ok(()) } else { in_turn(inner, windows(), control, take) }
+}
+
+/// The same without threads.
+fn in_turn(
+    inner: &Inner,
+    mut windows: Windows<'_>,
+    control: &Control,
+    take: &mut dyn FnMut(Decoded) -> Result<bool>,
+) -> Result<()> {
+    let mut fetcher = Fetcher::new(inner, control)?;
+    while let Some(window) = windows.next_window()? {
+        for piece in decode(&mut fetcher, inner, control, &window)? {
+            if !take(piece)? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Windows<'r> {
@@ -138,7 +157,7 @@ impl Windows<'_> {
     fn next_window(&mut self) -> Result<Option<Vec<Part>>> {
         let mut window = Vec::new();
         let mut bytes = 0u64;
-        while bytes < WINDOW {
+        while bytes < WINDOW && window.len() < WINDOW_PARTS {
             let Some((offset, reference)) = self.next.take().map(Ok).or_else(|| self.refs.next()).transpose()? else {
                 break;
             };
@@ -174,7 +193,6 @@ fn consume(
 
 fn decode(fetcher: &mut Fetcher<'_>, inner: &Inner, control: &Control, window: &[Part]) -> Result<Vec<Decoded>> {
     control.cancel().check()?;
-    let index = inner.index(control)?;
     let mut out: Vec<Decoded> =
         window.iter().map(|(_, part)| Decoded::Hole(part.end.saturating_sub(part.start))).collect();
     let positions: Vec<usize> = (0..window.len())
@@ -184,7 +202,7 @@ fn decode(fetcher: &mut Fetcher<'_>, inner: &Inner, control: &Control, window: &
         Some((ChunkRef::Data { id, length }, _)) => Some((*id, *length)),
         _ => None,
     });
-    let (packs, unknown) = group_by_pack(&index, chunks);
+    let (packs, unknown) = inner.locate(&chunks.collect::<Vec<_>>(), control)?;
     if let Some((_, id)) = unknown.first() {
         return Err(unknown_chunk(id));
     }
@@ -200,4 +218,76 @@ fn decode(fetcher: &mut Fetcher<'_>, inner: &Inner, control: &Control, window: &
         })?;
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::content::{Content, ContentRoot, EntryKind, PageRef, PageSource};
+    use crate::crypto::Argon2Parameters;
+    use crate::entropy::SeededEntropy;
+    use crate::id::ChunkId;
+    use crate::keys::Credential;
+    use crate::repository::{BackupKind, BackupOptions, Environment, InitOptions};
+    use crate::secret::Password;
+    use crate::storage::MemoryStorage;
+    use crate::sync::GRANTED;
+    use crate::time::{FixedClock, Timestamp};
+
+    struct NoPages;
+
+    impl PageSource for NoPages {
+        fn page(&self, page: &PageRef) -> Result<bytes::Bytes> {
+            Err(Error::not_found("page", page.id))
+        }
+    }
+
+    #[test]
+    fn windows_are_small_however_small_the_chunks_are() {
+        let data = |number: u64| ChunkRef::Data { id: ChunkId::new([(number % 251) as u8; 32]), length: 1 };
+        let hole = |_: u64| ChunkRef::Hole { length: 1 };
+        let kinds: [&dyn Fn(u64) -> ChunkRef; 2] =
+            [&data, &|number| if number % 2 == 0 { hole(number) } else { data(number) }];
+        for kind in kinds {
+            let count = 3 * WINDOW_PARTS as u64 + 7;
+            let content = Content { length: count, root: ContentRoot::Inline((0..count).map(kind).collect()) };
+            let range = 0..count;
+            let refs = Refs::new(&content, range.clone(), &NoPages);
+            let mut windows = Windows { refs, range, next: None };
+            let mut parts = Vec::new();
+            while let Some(window) = windows.next_window().unwrap() {
+                parts.push(window.len());
+            }
+            assert_eq!(parts, [WINDOW_PARTS, WINDOW_PARTS, WINDOW_PARTS, 7]);
+        }
+    }
+
+    #[test]
+    fn content_is_read_without_threads_where_there_are_none() {
+        let clock = Arc::new(FixedClock(Timestamp::UNIX_EPOCH));
+        let environment = Environment::new(clock, Arc::new(SeededEntropy::new(1)));
+        let password = Password::from("password");
+        let repository = Repository::init(
+            Arc::new(MemoryStorage::new()),
+            &Credential::from(&password),
+            &InitOptions::default().with_argon2(Argon2Parameters::minimum_for_tests()),
+            environment,
+        )
+        .unwrap();
+        let data: Vec<u8> = (0..5_000_000u32).flat_map(|number| [number as u8, (number >> 11) as u8]).collect();
+        let mut session = repository.begin(BackupOptions::new(BackupKind::Data)).unwrap();
+        let entry = session.add_stream("data".parse().unwrap(), &mut data.as_slice()).unwrap();
+        session.commit().unwrap();
+        assert_eq!(entry.kind, EntryKind::Stream);
+        for granted in [0, 1] {
+            GRANTED.set(granted);
+            let mut out = Vec::new();
+            let read = repository.restore_stream(&entry, &mut out, &Control::default().with_threads(4));
+            GRANTED.set(usize::MAX);
+            assert_eq!(read.unwrap(), data.len() as u64);
+            assert!(out == data, "{granted} threads");
+        }
+    }
 }

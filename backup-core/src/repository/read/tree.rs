@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Mutex;
 
+use hashbrown::HashSet;
 use serde::Serialize;
 
-use crate::content::{ChunkRef, Content, ContentRoot, Entry, EntryPath};
+use crate::content::{ChunkRef, Content, ContentRoot, Entry, EntryKind, EntryPath};
+use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::length::to_u64;
@@ -13,9 +15,8 @@ use crate::progress::Event;
 use crate::repository::backup::{Backup, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
-use crate::repository::parallel::for_each;
-use crate::repository::read::chunks::{Fetcher, Wanted, group_by_pack, unknown_chunk};
-use crate::repository::write::lock;
+use crate::repository::parallel::{for_each, lock};
+use crate::repository::read::chunks::{Fetcher, Wanted, unknown_chunk};
 use crate::source::{BlockSink, TreeSink};
 
 /// Small files that are restored together.
@@ -36,7 +37,7 @@ impl Selection {
         Self { within: None }
     }
 
-    /// These entries, everything below them, and the directories above them.
+    /// These entries, everything below them, and the directories above them. At least one path.
     #[must_use]
     pub const fn within(paths: Vec<EntryPath>) -> Self {
         Self { within: Some(paths) }
@@ -79,7 +80,12 @@ struct Progress {
     entries: u64,
     bytes: u64,
     problems: Problems,
+    /// Hashes of the paths of what was restored and may be linked to. There may be as many of these as files.
+    linkable: HashSet<PathHash>,
 }
+
+/// The first 128 bits of a path's hash, with a key that no author of a backup can know.
+type PathHash = [u8; 16];
 
 /// A restore in progress.
 struct Restore<'r> {
@@ -87,16 +93,21 @@ struct Restore<'r> {
     backup: &'r Backup,
     sink: &'r dyn TreeSink,
     control: &'r Control,
+    path_key: [u8; 32],
     progress: Mutex<Progress>,
 }
 
 impl Repository {
     /// Restores entries to `sink`, on the threads of `control`. What fails is recorded and the rest goes on.
     ///
+    /// A catalogue that is damaged is a problem of the report as well; what stands behind the damage is then
+    /// not restored.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] where nothing is selected; [`Error::Damaged`], [`Error::Storage`] where the
-    /// catalogue cannot be read on: the report would not say what is missing; [`Error::Cancelled`].
+    /// [`Error::NotFound`] naming every path of the selection at and below which there is nothing: nothing was
+    /// restored. [`Error::Storage`] where the catalogue cannot be read on: the report would not say what is
+    /// missing; [`Error::Cancelled`].
     pub fn restore_tree(
         &self,
         backup: &Backup,
@@ -104,10 +115,12 @@ impl Repository {
         sink: &dyn TreeSink,
         control: &Control,
     ) -> Result<RestoreReport> {
-        let restore = Restore { repository: self, backup, sink, control, progress: Mutex::default() };
+        self.check_selection(backup, selection)?;
+        let mut path_key = [0; 32];
+        self.inner.environment.entropy.fill(&mut path_key)?;
+        let restore = Restore { repository: self, backup, sink, control, path_key, progress: Mutex::default() };
         control.event(&Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical });
         let mut batch = Batch::default();
-        let mut selected = false;
         for entry in self.entries(backup)? {
             control.cancel().check()?;
             let entry = match entry {
@@ -121,11 +134,7 @@ impl Repository {
             if !selection.contains(&entry) {
                 continue;
             }
-            selected = true;
             restore.entry(entry, &mut batch)?;
-        }
-        if !selected && selection.within.is_some() {
-            return Err(Error::not_found("entry", "nothing in the backup is at the given paths"));
         }
         restore.flush(&mut batch)?;
         for (path, error) in sink.complete() {
@@ -138,6 +147,25 @@ impl Repository {
             problems: progress.problems.first,
             problem_count: progress.problems.count,
         })
+    }
+
+    /// Refuses a selection of which a path selects nothing.
+    fn check_selection(&self, backup: &Backup, selection: &Selection) -> Result<()> {
+        let Some(paths) = &selection.within else { return Ok(()) };
+        if paths.is_empty() {
+            return Err(Error::invalid("selection", "it has no paths"));
+        }
+        let mut missing = Vec::new();
+        for path in paths {
+            match self.entries_from(backup, Some(path))?.next() {
+                Some(Ok(entry)) if entry.path.is_within(path) => {}
+                Some(Err(error @ (Error::Storage { .. } | Error::Cancelled))) => return Err(error),
+                // The restore will say what it is.
+                Some(Err(_)) => {}
+                _ => missing.push(path.to_string()),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Error::not_found("entry", missing.join(", "))) }
     }
 }
 
@@ -154,10 +182,7 @@ impl Restore<'_> {
         if entry.hard_link.is_some() {
             batch.links.push(entry);
         } else if !entry.kind.has_content() {
-            match self.sink.create(&entry, None) {
-                Ok(_) => self.done(&entry)?,
-                Err(error) => self.problem(&entry.path.to_string(), &error)?,
-            }
+            self.contentless(&entry)?;
         } else if single_chunk(&entry.content).is_some() {
             batch.bytes = batch.bytes.saturating_add(entry.size());
             batch.files.push(entry);
@@ -168,6 +193,13 @@ impl Restore<'_> {
             self.flush(batch)?;
         }
         Ok(())
+    }
+
+    fn contentless(&self, entry: &Entry) -> Result<()> {
+        match self.sink.create(entry, None) {
+            Ok(_) => self.done(entry),
+            Err(error) => self.problem(&entry.path.to_string(), &error),
+        }
     }
 
     /// A file of many chunks, by itself, on all threads.
@@ -193,7 +225,6 @@ impl Restore<'_> {
     fn flush(&self, batch: &mut Batch) -> Result<()> {
         let Batch { files, links, .. } = std::mem::take(batch);
         let inner = &*self.repository.inner;
-        let index = inner.index(self.control)?;
         let mut chunks = Vec::new();
         let mut of_chunk = Vec::new();
         let mut empty = Vec::new();
@@ -206,7 +237,7 @@ impl Restore<'_> {
                 _ => empty.push(number),
             }
         }
-        let (packs, unknown) = group_by_pack(&index, chunks.into_iter());
+        let (packs, unknown) = inner.locate(&chunks, self.control)?;
         let file_of = |tag: usize| of_chunk.get(tag).and_then(|number| files.get(*number));
         for (tag, id) in unknown {
             if let Some(file) = file_of(tag) {
@@ -260,25 +291,22 @@ impl Restore<'_> {
         }
     }
 
-    /// A hard link to an entry that was restored before, or a copy of it where that was not selected.
+    /// A hard link to an entry that this restore has restored, or a copy of it: what else stands under the
+    /// first name in the target is not the file of the backup.
     fn link(&self, entry: &Entry) -> Result<()> {
         let Some(target) = &entry.hard_link else { return Ok(()) };
-        match self.sink.create(entry, Some(target)) {
-            Ok(_) => return self.done(entry),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return self.problem(&entry.path.to_string(), &error);
+        if lock(&self.progress)?.linkable.contains(&self.hash(target)) {
+            match self.sink.create(entry, Some(target)) {
+                Ok(_) => return self.done(entry),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return self.problem(&entry.path.to_string(), &error);
+                }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
-        match self.repository.entry(self.backup, target) {
-            Ok(original) if original.hard_link.is_none() => {
-                let mut copy = entry.clone();
-                copy.hard_link = None;
-                copy.content = original.content;
-                copy.digest = original.digest;
-                self.large(&copy)
-            }
-            Ok(_) => self.problem(&entry.path.to_string(), &Error::damaged("entry", target, "a link to a link")),
+        match self.repository.with_content(self.backup, entry.clone()) {
+            Ok(copy) if copy.kind.has_content() => self.large(&copy),
+            Ok(copy) => self.contentless(&copy),
             Err(error @ Error::Cancelled) => Err(error),
             Err(error) => self.problem(&entry.path.to_string(), &error),
         }
@@ -301,7 +329,17 @@ impl Restore<'_> {
         let mut progress = lock(&self.progress)?;
         progress.entries = progress.entries.saturating_add(1);
         progress.bytes = progress.bytes.saturating_add(entry.size());
+        if entry.hard_link.is_none() && entry.kind != EntryKind::Directory {
+            progress.linkable.insert(self.hash(&entry.path));
+        }
         Ok(())
+    }
+
+    fn hash(&self, path: &EntryPath) -> PathHash {
+        let mut short = PathHash::default();
+        let hash = hash::keyed(&self.path_key, &[path.as_bytes()]);
+        short.iter_mut().zip(hash).for_each(|(out, byte)| *out = byte);
+        short
     }
 
     fn problem(&self, name: &str, error: &dyn std::error::Error) -> Result<()> {

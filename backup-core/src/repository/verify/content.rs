@@ -1,38 +1,39 @@
 //! The levels that need the password, and the entry point of all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use crate::compress::Decompressor;
 use crate::error::Result;
 use crate::format::layout::Place;
 use crate::id::{ChunkId, ObjectName};
+use crate::index::{Index, Location};
 use crate::length::to_u64;
 use crate::limits;
 use crate::object::verify_name;
-use crate::pack::{ChunkKind, Directory, HEADER_LENGTH};
+use crate::pack::{ChunkKind, Directory, HEADER_LENGTH, PackEntry};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository, read_error};
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{POISONED, for_each, lock};
 use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger::{self, VerificationLedger};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
 use crate::repository::verify::sites::{Present, Site, check_bytes, presence, read_closure, small_objects};
-use crate::repository::verify::structure::{Walked, affected_entries, check_backup};
+use crate::repository::verify::structure::Walk;
 use crate::repository::view;
-use crate::repository::write::lock;
+use crate::storage::StorageError;
 
 /// What could not be verified.
 #[derive(Default)]
 pub(crate) struct Damage {
     /// Whole packs. The finding about one is under its storage key.
     pub(crate) packs: HashSet<ObjectName>,
-    /// Single chunks. The finding about one is under its id.
-    pub(crate) chunks: HashSet<ChunkId>,
+    /// Single chunks of packs. The finding about one is under its id.
+    pub(crate) chunks: HashSet<(ObjectName, ChunkId)>,
 }
 
 type Damaged = Mutex<Damage>;
@@ -42,13 +43,14 @@ impl Repository {
     /// entries that it hurts, and is not an error.
     ///
     /// At the level content, every chosen pack is read once: its name is the hash of its bytes, every chunk of it
-    /// opens, decompresses and has its id. That the index names the same places as the directories of the packs is
-    /// not compared. With a `ledger`, what was verified is remembered there.
+    /// opens, decompresses and has its id, and stands where the index says. With a `ledger`, what was verified is
+    /// remembered there.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`](crate::Error::NotFound) for a backup that does not exist;
     /// [`Error::Storage`](crate::Error::Storage) where the storage cannot be listed;
+    /// [`Error::Conflict`](crate::Error::Conflict) where something is missing and a collection ended meanwhile;
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn verify(
         &self,
@@ -63,8 +65,6 @@ impl Repository {
         let findings = Findings::new(options, environment);
         check_keys(&site, Some(inner), &findings)?;
         let present = presence(&site, options, control, &findings)?;
-        // What was read before may hide what is damaged now.
-        inner.forget_view();
         if options.level >= VerifyLevel::Bytes {
             small_objects(&site, &present, control, &findings)?;
             if let Some(commit) = present.history.in_order().last()
@@ -73,31 +73,49 @@ impl Repository {
                 findings.add_error(FindingKind::History, Place::Keyring(inner.keyring_number).key().as_str(), error)?;
             }
         }
+        let index = match options.level {
+            VerifyLevel::Presence | VerifyLevel::Bytes => None,
+            VerifyLevel::Structure | VerifyLevel::Content => Some(load_index(inner, &present, control, &findings)?),
+        };
         let damaged = Damaged::default();
         if options.level >= VerifyLevel::Bytes {
-            let (chosen, all) = ledger::choose(options.share, &present.packs, ledger.as_deref_mut());
+            let (chosen, all) = ledger::choose(
+                options.share,
+                &present.packs,
+                &present.stored,
+                ledger.as_deref_mut(),
+                environment.now(),
+            );
             findings.count(|report| report.partial |= !all)?;
             let total =
                 chosen.iter().filter_map(|name| present.packs.get(name)).fold(0u64, |a, b| a.saturating_add(*b));
             control.event(&Event::Expected { entries: 0, bytes: total });
-            let good = check_packs(inner, &site, options.level, &chosen, &damaged, control, &findings)?;
+            let places = index.as_deref().filter(|_| options.level >= VerifyLevel::Content).map(Places::new);
+            let good = check_packs(inner, &site, places.as_ref(), &chosen, &damaged, control, &findings)?;
             if let Some(ledger) = ledger {
                 for (name, good) in good {
-                    if good { ledger.verified(name, environment.now()) } else { ledger.failed(&name) }
+                    let now = environment.now();
+                    if good { ledger.verified(name, now) } else { ledger.failed(name, now) }
                 }
             }
         }
-        if options.level >= VerifyLevel::Structure {
-            walk(inner, &present, &damaged, control, &findings)?;
+        if let Some(index) = index {
+            let mut damage = std::mem::take(&mut *lock(&damaged)?);
+            damage.packs.extend(&present.lost);
+            let mut walk = Walk::new(&self.inner, &index, &damage, control, &findings);
+            for commit in &present.commits {
+                // A closure that cannot be read was reported.
+                let closure = read_closure(&*inner.storage, commit, control).ok();
+                walk.backup(commit, closure.as_ref())?;
+            }
         }
-        findings.finish(environment)
+        findings.finish(&present.history, &*inner.storage, environment)
     }
 }
 
-/// Walks every backup, and says which entries the damage that was found hurts.
-fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, findings: &Findings) -> Result<()> {
+/// The index, of which everything is reported that cannot be used.
+fn load_index(inner: &Inner, present: &Present, control: &Control, findings: &Findings) -> Result<Arc<Index>> {
     let (index, unusable) = view::for_verifying(inner, &present.history, control)?;
-    inner.set_index(&index);
     let needed: BTreeSet<&ObjectName> = present.commits.iter().flat_map(|commit| &commit.content.indexes).collect();
     for (name, error) in unusable.into_iter().filter(|(name, _)| needed.contains(name)) {
         let key = Place::Index(name).key();
@@ -106,28 +124,39 @@ fn walk(inner: &Inner, present: &Present, damaged: &Damaged, control: &Control, 
             findings.add_error(FindingKind::Structure, key.as_str(), error)?;
         }
     }
-    let mut walked = Walked::default();
-    for commit in &present.commits {
-        // A closure that cannot be read was reported.
-        let closure = read_closure(&*inner.storage, commit, control).ok();
-        check_backup(inner, &index, commit, closure.as_ref(), &mut walked, control, findings)?;
-    }
-    let mut damage = std::mem::take(&mut *lock(damaged)?);
-    damage.packs.extend(&present.lost);
-    if damage.packs.is_empty() && damage.chunks.is_empty() {
-        return Ok(());
-    }
-    for commit in &present.commits {
-        affected_entries(inner, &index, commit, &damage, control, findings)?;
-    }
-    Ok(())
+    Ok(index)
 }
 
-/// Reads packs whole. Returns which of them were good.
+/// An index, to be held against the directories of the packs.
+struct Places<'i> {
+    index: &'i Index,
+    /// How many places it has in each pack.
+    counts: HashMap<ObjectName, u64>,
+}
+
+impl<'i> Places<'i> {
+    fn new(index: &'i Index) -> Self {
+        Self { index, counts: index.places() }
+    }
+
+    /// Whether the index has this place. Of a pack that it does not know it need not.
+    fn has(&self, pack: &ObjectName, entry: &PackEntry) -> bool {
+        let PackEntry { id, offset, stored, raw, codec, kind } = *entry;
+        !self.counts.contains_key(pack)
+            || self.index.lookup_all(&id).contains(&Location { pack: *pack, offset, stored, raw, codec, kind })
+    }
+
+    /// Whether it has more places in a pack than the pack's directory.
+    fn has_more(&self, pack: &ObjectName, directory: &Directory) -> bool {
+        self.counts.get(pack).is_some_and(|count| *count > to_u64(directory.entries().len()))
+    }
+}
+
+/// Reads packs whole, and opens them where `places` are there to be compared. Returns which of them were good.
 fn check_packs(
     inner: &Inner,
     site: &Site<'_>,
-    level: VerifyLevel,
+    places: Option<&Places<'_>>,
     chosen: &[ObjectName],
     damaged: &Damaged,
     control: &Control,
@@ -136,11 +165,10 @@ fn check_packs(
     let good = Mutex::new(BTreeMap::new());
     for_each(control, chosen.len(), &Decompressor::new, &|decompressor, number| {
         let Some(name) = chosen.get(number) else { return Ok(()) };
-        let ok = if level >= VerifyLevel::Content {
-            check_pack(inner, name, decompressor, damaged, control, findings)?
+        let ok = if let Some(places) = places {
+            check_pack(inner, places, name, decompressor, damaged, control, findings)?
         } else {
-            let limit = limits::PACK + limits::PACK / 16;
-            let ok = check_bytes(site, "pack", Place::Pack(*name), name, limit, control, findings)?;
+            let ok = check_bytes(site, "pack", Place::Pack(*name), name, limits::PACK, control, findings)?;
             if !ok {
                 lock(damaged)?.packs.insert(*name);
             }
@@ -149,12 +177,13 @@ fn check_packs(
         lock(&good)?.insert(*name, ok);
         Ok(())
     })?;
-    good.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+    good.into_inner().map_err(|_| POISONED)
 }
 
 /// Opens a pack and every chunk in it. Returns whether all of it is good.
 fn check_pack(
     inner: &Inner,
+    places: &Places<'_>,
     name: &ObjectName,
     decompressor: &mut Decompressor,
     damaged: &Damaged,
@@ -162,10 +191,13 @@ fn check_pack(
     findings: &Findings,
 ) -> Result<bool> {
     let key = Place::Pack(*name).key();
-    let object = match inner.storage.get(&key, limits::PACK + limits::PACK / 16) {
+    let object = match inner.storage.get(&key, limits::PACK) {
         Ok(object) => object,
         Err(error) => {
-            findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?;
+            match error {
+                StorageError::NotFound => findings.missing(key.as_str())?,
+                error => findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?,
+            }
             lock(damaged)?.packs.insert(*name);
             return Ok(false);
         }
@@ -199,6 +231,10 @@ fn check_pack(
             return Ok(false);
         }
     };
+    if places.has_more(name, &directory) {
+        good = false;
+        findings.add(FindingKind::Structure, key.as_str(), "the index names chunks that it does not hold")?;
+    }
     let mut checked = 0u64;
     for entry in directory.entries() {
         control.cancel().check()?;
@@ -211,7 +247,10 @@ fn check_pack(
         let message = match chunk {
             Ok(id) if id == entry.id => {
                 checked = checked.saturating_add(1);
-                continue;
+                if places.has(name, entry) {
+                    continue;
+                }
+                "the index names another place".to_owned()
             }
             Ok(_) => "its content does not have its id".to_owned(),
             Err(error) => error.to_string(),
@@ -219,7 +258,7 @@ fn check_pack(
         good = false;
         let object = entry.id.to_string();
         findings.add(FindingKind::Chunk, &object, &format!("in {key}: {message}"))?;
-        lock(damaged)?.chunks.insert(entry.id);
+        lock(damaged)?.chunks.insert((*name, entry.id));
     }
     findings.count(|report| {
         report.chunks_checked = report.chunks_checked.saturating_add(checked);

@@ -22,7 +22,7 @@ pub(crate) fn check_keys(site: &Site<'_>, inner: Option<&Inner>, findings: &Find
     match site.storage.get(&key, limits::CONFIG) {
         Ok(bytes) if hash::digest(&bytes) == site.config_hash => {}
         Ok(_) => findings.add(FindingKind::Bytes, key.as_str(), "it is not the config that the repository had")?,
-        Err(StorageError::NotFound) => findings.add(FindingKind::Missing, key.as_str(), "it is not there")?,
+        Err(StorageError::NotFound) => findings.missing(key.as_str())?,
         Err(error) => findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?,
     }
     check_slots(site, findings)?;
@@ -48,11 +48,7 @@ fn check_slots(site: &Site<'_>, findings: &Findings) -> Result<()> {
 }
 
 fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) -> Result<()> {
-    let objects = list_all(site.storage, layout::KEYRINGS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::KEYRINGS.to_owned(),
-        source,
-    })?;
+    let objects = list_all(site.storage, layout::KEYRINGS).map_err(|source| Error::list(layout::KEYRINGS, source))?;
     let numbers = objects.iter().filter_map(|object| match Place::parse(&object.key) {
         Some(Place::Keyring(number)) => Some(number),
         _ => None,
@@ -61,7 +57,7 @@ fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) ->
     let wanted = inner.map_or(1, |inner| inner.keyring_number);
     if newest < wanted {
         // An older one lacks keys.
-        return findings.add(FindingKind::Missing, Place::Keyring(wanted).key().as_str(), "it is not there");
+        return findings.missing(Place::Keyring(wanted).key().as_str());
     }
     let key = Place::Keyring(newest).key();
     let read = site.storage.get(&key, limits::KEYRING).map_err(|error| read_error(&key, error)).and_then(|bytes| {

@@ -15,9 +15,10 @@ pub enum VerifyLevel {
     Presence,
     /// Every byte of every object is as it was stored: its hash is its name. No password.
     Bytes,
-    /// Every backup opens; every catalogue and content is whole, and every chunk is where the index says. Password.
+    /// Every backup opens; every catalogue and content is whole; the index has a place for every chunk, with the
+    /// length and of the kind that is referred to. Password.
     Structure,
-    /// Every chunk opens, decompresses, and has its id. Password.
+    /// Every chunk opens, decompresses, has its id, and stands where the index says. Password.
     Content,
 }
 
@@ -35,7 +36,8 @@ pub enum Share {
         /// Chooses the packs.
         seed: u64,
     },
-    /// The packs that were verified longest ago, so many that all are covered in `days` days of daily calls. Needs a
+    /// The packs that were verified longest ago, so many that all are covered in `days` days of daily calls, and as
+    /// much again of those that were not good last time. Needs a
     /// [`VerificationLedger`](super::VerificationLedger).
     Rotating {
         /// At least 1.

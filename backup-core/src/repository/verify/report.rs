@@ -2,15 +2,19 @@
 
 use std::sync::Mutex;
 
+use hashbrown::HashSet;
 use serde::Serialize;
 
 use crate::content::EntryPath;
+use crate::crypto::hash;
 use crate::error::{Error, Result};
-use crate::id::BackupId;
+use crate::id::{BackupId, Digest};
 use crate::repository::backup::error_chain;
 use crate::repository::environment::Environment;
+use crate::repository::parallel::{POISONED, lock};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
-use crate::repository::write::lock;
+use crate::session::History;
+use crate::storage::Storage;
 use crate::time::Timestamp;
 
 /// The result of a verification: a value to print, to store and to act on.
@@ -112,6 +116,8 @@ impl FindingKind {
 /// Findings and amounts that gather on several threads.
 pub(crate) struct Findings {
     state: Mutex<VerifyReport>,
+    /// Hashes of what was found, so that nothing is counted twice.
+    known: Mutex<HashSet<Digest>>,
 }
 
 /// Findings that are listed.
@@ -123,6 +129,7 @@ impl Findings {
     pub(crate) fn new(options: &VerifyOptions, environment: &Environment) -> Self {
         let now = environment.now();
         Self {
+            known: Mutex::default(),
             state: Mutex::new(VerifyReport {
                 level: options.level,
                 ok: true,
@@ -140,7 +147,12 @@ impl Findings {
         }
     }
 
+    /// Adds a finding, once.
     pub(crate) fn add(&self, kind: FindingKind, object: &str, message: &str) -> Result<()> {
+        let parts = [kind.name().as_bytes(), b"\0", object.as_bytes(), b"\0", message.as_bytes()];
+        if !lock(&self.known)?.insert(hash::digest_of_parts(&parts)) {
+            return Ok(());
+        }
         let mut report = lock(&self.state)?;
         report.ok = false;
         if report.findings.len() < LISTED {
@@ -160,6 +172,11 @@ impl Findings {
     /// Whether there is a finding about `object`, as far as findings are listed.
     pub(crate) fn has_finding_about(&self, object: &str) -> Result<bool> {
         Ok(lock(&self.state)?.findings.iter().any(|finding| finding.object == object))
+    }
+
+    /// An object that is needed is not there.
+    pub(crate) fn missing(&self, object: &str) -> Result<()> {
+        self.add(FindingKind::Missing, object, "it is not there")
     }
 
     /// An error as a finding; cancelling stays an error.
@@ -192,8 +209,22 @@ impl Findings {
         Ok(())
     }
 
-    pub(crate) fn finish(self, environment: &Environment) -> Result<VerifyReport> {
-        let mut report = self.state.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+    /// The report, if the state that `history` describes is still there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] where something was found and a collection ended meanwhile: it may be what that deleted.
+    pub(crate) fn finish(
+        self,
+        history: &History,
+        storage: &dyn Storage,
+        environment: &Environment,
+    ) -> Result<VerifyReport> {
+        let mut report = self.state.into_inner().map_err(|_| POISONED)?;
+        if !report.ok && history.is_overtaken(storage)? {
+            let reason = "a collection ended while it was verified";
+            return Err(Error::Conflict { what: "the repository".into(), reason: reason.into() });
+        }
         report.findings.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.finished = environment.now();
         Ok(report)

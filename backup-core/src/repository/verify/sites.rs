@@ -11,13 +11,13 @@ use crate::object::verify_name;
 use crate::progress::Event;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::read_error;
-use crate::repository::parallel::for_each;
+use crate::repository::parallel::{each, for_each};
 use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger;
 use crate::repository::verify::options::{Share, VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
-use crate::session::{Closure, Commit, History, Signers};
-use crate::storage::{Key, Storage, list_all};
+use crate::session::{Closure, Commit, History, Records, Signers};
+use crate::storage::{Key, Storage, StorageError, list_all};
 
 /// A storage and what its repository says of itself.
 pub(crate) struct Site<'s> {
@@ -33,6 +33,8 @@ pub(crate) struct Present {
     pub(crate) commits: Vec<Commit>,
     /// Packs that they need and that are there with their sizes.
     pub(crate) packs: BTreeMap<ObjectName, u64>,
+    /// Every pack that is there, needed or not.
+    pub(crate) stored: BTreeSet<ObjectName>,
     /// Packs that they need and that are not there, or have another size.
     pub(crate) lost: BTreeSet<ObjectName>,
 }
@@ -55,25 +57,16 @@ pub(crate) fn without_password(
     check_keys(site, None, &findings)?;
     let present = presence(site, options, control, &findings)?;
     if options.level >= VerifyLevel::Bytes {
-        let (chosen, all) = ledger::choose(options.share, &present.packs, None);
+        let (chosen, all) = ledger::choose(options.share, &present.packs, &present.stored, None, environment.now());
         findings.count(|report| report.partial |= !all)?;
         small_objects(site, &present, control, &findings)?;
         for_each(control, chosen.len(), &|| Ok(()), &|(), number| {
             chosen.get(number).map_or(Ok(()), |name| {
-                check_bytes(
-                    site,
-                    "pack",
-                    Place::Pack(*name),
-                    name,
-                    limits::PACK + limits::PACK / 16,
-                    control,
-                    &findings,
-                )
-                .map(drop)
+                check_bytes(site, "pack", Place::Pack(*name), name, limits::PACK, control, &findings).map(drop)
             })
         })?;
     }
-    findings.finish(environment)
+    findings.finish(&present.history, site.storage, environment)
 }
 
 /// Checks signatures, closures and that every object is there with its size.
@@ -83,7 +76,7 @@ pub(crate) fn presence(
     control: &Control,
     findings: &Findings,
 ) -> Result<Present> {
-    let history = History::read(site.storage, site.signers)?;
+    let history = History::read(&Records { storage: site.storage, signers: site.signers, each: &each(control) })?;
     for flaw in &history.flaws {
         findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
     }
@@ -108,11 +101,7 @@ pub(crate) fn presence(
         .cloned()
         .collect();
     let listed = |prefix: &str| {
-        let objects = list_all(site.storage, prefix).map_err(|source| Error::Storage {
-            operation: "list",
-            key: prefix.to_owned(),
-            source,
-        })?;
+        let objects = list_all(site.storage, prefix).map_err(|source| Error::list(prefix, source))?;
         Ok::<_, Error>(objects.into_iter().map(|object| (object.key, object.size)).collect::<BTreeMap<Key, u64>>())
     };
     let packs_there = listed(layout::PACKS)?;
@@ -133,7 +122,7 @@ pub(crate) fn presence(
         for place in places {
             let key = place.key();
             if !there.contains_key(&key) && looked_at.insert(key.clone()) {
-                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+                findings.missing(key.as_str())?;
             }
             looked_at.insert(key);
         }
@@ -153,7 +142,7 @@ pub(crate) fn presence(
         match packs_there.get(&key) {
             None => {
                 lost.insert(name);
-                findings.add(FindingKind::Missing, key.as_str(), "it is not there")?;
+                findings.missing(key.as_str())?;
             }
             Some(found) if *found != size => {
                 lost.insert(name);
@@ -166,7 +155,11 @@ pub(crate) fn presence(
         report.backups_checked = to_u64(commits.len());
         report.objects_checked = to_u64(looked_at.len().saturating_add(needed).saturating_add(commits.len()));
     })?;
-    Ok(Present { history, commits, packs: present, lost })
+    let stored = packs_there.keys().filter_map(|key| match Place::parse(key) {
+        Some(Place::Pack(name)) => Some(name),
+        _ => None,
+    });
+    Ok(Present { history, commits, packs: present, stored: stored.collect(), lost })
 }
 
 /// Reads a closure and holds it against its commit.
@@ -190,7 +183,7 @@ pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Contro
         let content = &commit.content;
         objects.insert((Place::Body(content.body), "backup body", content.body, limits::BODY));
         for name in &content.indexes {
-            objects.insert((Place::Index(*name), "index", *name, limits::INDEX + limits::INDEX / 16));
+            objects.insert((Place::Index(*name), "index", *name, limits::INDEX));
         }
     }
     let objects: Vec<_> = objects.into_iter().collect();
@@ -214,8 +207,11 @@ pub(crate) fn check_bytes(
     let key = place.key();
     let bytes = match site.storage.get(&key, limit) {
         Ok(bytes) => bytes,
-        // Reported as missing already.
-        Err(crate::storage::StorageError::NotFound) => return Ok(false),
+        // The listing may have shown it nevertheless.
+        Err(StorageError::NotFound) => {
+            findings.missing(key.as_str())?;
+            return Ok(false);
+        }
         Err(error) => {
             findings.add_error(FindingKind::Bytes, key.as_str(), read_error(&key, error))?;
             return Ok(false);

@@ -1,202 +1,289 @@
 //! Structure: every backup opens, every page is whole, every chunk has a place.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
-use crate::content::{CatalogueReader, ChunkRef, Entry, PageRef, PageSource, Refs, walk_pages};
+use crate::content::{
+    CatalogueBelow, CataloguePage, ChunkRef, ContentBelow, ContentRoot, Entry, PageRef, content_below,
+};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{BackupId, ChunkId, ObjectName};
 use crate::index::{Index, Location};
 use crate::pack::ChunkKind;
 use crate::progress::Event;
-use crate::repository::backup::Backup;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::read::Fetcher;
+use crate::repository::read::IndexedPages;
 use crate::repository::verify::content::Damage;
 use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings};
 use crate::session::{Closure, Commit};
 
-/// Pages of one backup, read without the caches that other readers fill, so that damage is seen.
-struct Uncached<'r> {
-    inner: &'r Inner,
-    control: &'r Control,
+/// Subtrees that need more packs than this are not remembered themselves; those below them are.
+const REMEMBERED_PACKS: usize = 4096;
+
+/// Walks backups. What several of them share is walked once, unless something in it is not as it must be: then
+/// every entry that it hurts is named.
+pub(crate) struct Walk<'w> {
+    inner: &'w Inner,
+    index: &'w Index,
+    pages: IndexedPages,
+    damage: &'w Damage,
+    control: &'w Control,
+    findings: &'w Findings,
+    /// Subtrees in which everything is good, and the packs that they need.
+    good: HashMap<Subtree, Vec<u32>>,
+    /// Numbers of packs, given as they are met.
+    packs: HashMap<ObjectName, u32>,
 }
 
-impl PageSource for Uncached<'_> {
-    fn page(&self, page: &PageRef) -> Result<bytes::Bytes> {
-        Ok(Fetcher::new(self.inner, self.control)?.fetch_one(ChunkKind::Meta, &page.id, page.length)?.into())
+/// A page and what its parent says of it: all that decides whether what is below it is good.
+#[derive(PartialEq, Eq, Hash)]
+enum Subtree {
+    Content(PageRef, u8, u64),
+    Catalogue(CataloguePage),
+}
+
+/// The backup that is walked.
+struct Walked {
+    id: BackupId,
+    /// The storage key of its body.
+    body: String,
+    /// The packs that its closure names, if that can be read.
+    closure: Option<HashSet<u32>>,
+}
+
+/// What was found below a page.
+struct Below {
+    is_good: bool,
+    packs: BTreeSet<u32>,
+    entries: u64,
+}
+
+impl Below {
+    fn new() -> Self {
+        Self { is_good: true, packs: BTreeSet::new(), entries: 0 }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.is_good &= other.is_good;
+        self.packs.extend(other.packs);
+        self.entries = self.entries.saturating_add(other.entries);
     }
 }
 
-/// What was walked already; equal pages of several backups are walked once.
-#[derive(Default)]
-pub(crate) struct Walked {
-    /// Content pages: id, height, bytes covered.
-    pages: HashSet<(ChunkId, u8, u64)>,
-}
+impl<'w> Walk<'w> {
+    /// `damage` is what reading the packs has shown.
+    pub(crate) fn new(
+        inner: &'w Arc<Inner>,
+        index: &'w Arc<Index>,
+        damage: &'w Damage,
+        control: &'w Control,
+        findings: &'w Findings,
+    ) -> Self {
+        // Not the caches that other readers fill: damage is to be seen.
+        let pages = IndexedPages::new(inner, Arc::clone(index), Arc::default(), control);
+        Self { inner, index, pages, damage, control, findings, good: HashMap::new(), packs: HashMap::new() }
+    }
 
-/// Walks one backup. `closure` is what its commit says that it needs.
-pub(crate) fn check_backup(
-    inner: &Inner,
-    index: &Index,
-    commit: &Commit,
-    closure: Option<&Closure>,
-    walked: &mut Walked,
-    control: &Control,
-    findings: &Findings,
-) -> Result<()> {
-    let body = Place::Body(commit.content.body).key();
-    let backup = match inner.read_backup(commit, control) {
-        Ok(backup) => backup,
-        Err(error) => return findings.add_error(FindingKind::Structure, body.as_str(), error),
-    };
-    let pages = Uncached { inner, control };
-    let catalogue = CatalogueReader::new(backup.catalogue, &pages);
-    let outside = |pack: &ObjectName| closure.is_some_and(|closure| !closure.packs.contains_key(pack));
-    let mut reported: HashSet<ObjectName> = HashSet::new();
-    let mut check_place = |kind: ChunkKind, id: &ChunkId, length: u32| {
-        let fits = |location: &Location| (location.kind, location.raw) == (kind, length);
-        let Some(location) = index.lookup(id) else { return Ok(false) };
-        // Content and pages are no chunks of each other.
-        if !fits(&location) && !index.lookup_all(id).iter().any(fits) {
-            return Ok(false);
-        }
-        let pack = location.pack;
-        // Two writers may have stored the same chunk: one of its places must be named.
-        if outside(&pack)
-            && index.lookup_all(id).iter().all(|location| outside(&location.pack))
-            && reported.insert(pack)
-        {
-            let key = Place::Pack(pack).key();
-            findings.add(
+    /// Walks one backup. `closure` is what its commit says that it needs.
+    pub(crate) fn backup(&mut self, commit: &Commit, closure: Option<&Closure>) -> Result<()> {
+        let body = Place::Body(commit.content.body).key().to_string();
+        let backup = match self.inner.read_backup(commit, self.control) {
+            Ok(backup) => backup,
+            Err(error) => return self.findings.add_error(FindingKind::Structure, &body, error),
+        };
+        let closure = closure.map(|closure| closure.packs.keys().map(|pack| self.number(pack)).collect());
+        let walked = Walked { id: backup.id, body, closure };
+        let entries = self.catalogue(&walked, &CataloguePage::root(&backup.catalogue))?.entries;
+        if entries != backup.statistics.entries {
+            self.findings.add(
                 FindingKind::Structure,
-                key.as_str(),
-                &format!("backup {} needs it and its closure does not name it", commit.id),
+                &walked.body,
+                &format!("{entries} entries can be read of {}", backup.statistics.entries),
             )?;
         }
-        Ok(true)
-    };
-    // A page without a place is reported when the entries below it are read.
-    let result = catalogue.walk_pages(&mut |page, _| check_place(ChunkKind::Meta, &page.id, page.length));
-    if let Err(error) = result {
-        findings.add_error(FindingKind::Structure, body.as_str(), error)?;
+        self.findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
     }
-    let mut entries = 0u64;
-    for entry in catalogue.entries(None) {
-        control.cancel().check()?;
-        match entry {
-            Ok(entry) => {
-                entries = entries.saturating_add(1);
-                check_entry(&backup, &entry, &pages, walked, &mut check_place, findings)?;
-                control.event(&Event::EntryFinished { path: &entry.path });
+
+    /// Checks a page of the catalogue and everything below it.
+    fn catalogue(&mut self, walked: &Walked, page: &CataloguePage) -> Result<Below> {
+        self.control.cancel().check()?;
+        let mut below = Below::new();
+        let subtree = Subtree::Catalogue(page.clone());
+        if self.is_known(walked, &subtree, &mut below) {
+            below.entries = page.entries;
+            return Ok(below);
+        }
+        // A page without a place is reported when it is read.
+        let mut hurt = Vec::new();
+        self.check_place(walked, &page.page.id, page.page.length, ChunkKind::Meta, &mut below, &mut hurt)?;
+        match page.below(&self.pages) {
+            Ok(CatalogueBelow::Pages(children)) => {
+                for child in children {
+                    below.add(self.catalogue(walked, &child)?);
+                }
             }
-            Err(error) => findings.add_error(FindingKind::Structure, body.as_str(), error)?,
-        }
-    }
-    if entries != backup.statistics.entries {
-        findings.add(
-            FindingKind::Structure,
-            body.as_str(),
-            &format!("{entries} entries can be read of {}", backup.statistics.entries),
-        )?;
-    }
-    findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
-}
-
-/// Whether a chunk of this kind, id and length has a place.
-type CheckPlace<'c> = dyn FnMut(ChunkKind, &ChunkId, u32) -> Result<bool> + 'c;
-
-/// Walks the content of an entry: pages first, each once, then references. `check_place` says whether a chunk has
-/// a place.
-fn check_entry(
-    backup: &Backup,
-    entry: &Entry,
-    pages: &dyn PageSource,
-    walked: &mut Walked,
-    check_place: &mut CheckPlace<'_>,
-    findings: &Findings,
-) -> Result<()> {
-    let affected = AffectedEntry { backup: backup.id, path: entry.path.clone() };
-    let mut fresh = false;
-    let mut lost: Vec<ChunkId> = Vec::new();
-    let result = walk_pages(&entry.content, pages, &mut |page, height, covered| {
-        if !check_place(ChunkKind::Meta, &page.id, page.length)? {
-            lost.push(page.id);
-            return Ok(false);
-        }
-        let new = walked.pages.insert((page.id, height, covered));
-        fresh |= new;
-        Ok(new)
-    });
-    let mut damage = result.err();
-    let inline = matches!(entry.content.root, crate::content::ContentRoot::Inline(_));
-    if damage.is_none() && lost.is_empty() && (fresh || inline) {
-        for item in Refs::new(&entry.content, 0..entry.content.length, pages) {
-            match item {
-                Ok((_, ChunkRef::Data { id, length })) => {
-                    if !check_place(ChunkKind::Data, &id, length)? {
-                        lost.push(id);
+            Ok(CatalogueBelow::Entries(entries)) => {
+                for entry in entries {
+                    match entry {
+                        Ok(entry) => below.add(self.entry(walked, &entry)?),
+                        Err(error) => self.damaged(&walked.body, error, &mut below)?,
                     }
                 }
-                Ok((_, ChunkRef::Hole { .. })) => {}
-                Err(error) => damage = Some(error),
+            }
+            Err(error) => self.damaged(&walked.body, error, &mut below)?,
+        }
+        self.remember(subtree, &below);
+        Ok(below)
+    }
+
+    fn entry(&mut self, walked: &Walked, entry: &Entry) -> Result<Below> {
+        let mut below = Below::new();
+        let mut hurt = Vec::new();
+        match &entry.content.root {
+            ContentRoot::Inline(refs) => self.refs(walked, refs, &mut below, &mut hurt)?,
+            ContentRoot::Tree { height, page } => {
+                below.add(self.content(walked, page, *height, entry.content.length, &mut hurt)?);
             }
         }
+        if !hurt.is_empty() {
+            hurt.sort_unstable();
+            hurt.dedup();
+            self.findings.affect(&hurt, &AffectedEntry { backup: walked.id, path: entry.path.clone() })?;
+        }
+        self.control.event(&Event::EntryFinished { path: &entry.path });
+        below.entries = 1;
+        Ok(below)
     }
-    if let Some(error) = damage {
-        let object = match &error {
-            Error::Damaged { name, .. } => name.clone(),
-            _ => entry.path.to_string(),
+
+    /// Checks a page of a content and everything below it. What is not good enters `hurt`.
+    fn content(
+        &mut self,
+        walked: &Walked,
+        page: &PageRef,
+        height: u8,
+        covered: u64,
+        hurt: &mut Vec<String>,
+    ) -> Result<Below> {
+        self.control.cancel().check()?;
+        let mut below = Below::new();
+        let subtree = Subtree::Content(*page, height, covered);
+        if self.is_known(walked, &subtree, &mut below)
+            || !self.check_place(walked, &page.id, page.length, ChunkKind::Meta, &mut below, hurt)?
+        {
+            return Ok(below);
+        }
+        match content_below(&self.pages, page, height, covered) {
+            Ok(ContentBelow::Pages(children)) => {
+                for (child, covered) in children {
+                    below.add(self.content(walked, &child, height.saturating_sub(1), covered, hurt)?);
+                }
+            }
+            Ok(ContentBelow::Refs(refs)) => self.refs(walked, &refs, &mut below, hurt)?,
+            Err(error) => {
+                let object = match &error {
+                    Error::Damaged { name, .. } => name.clone(),
+                    _ => page.id.to_string(),
+                };
+                self.damaged(&object, error, &mut below)?;
+                hurt.push(object);
+                let packs = self.index.lookup_all(&page.id).into_iter().map(|place| place.pack);
+                hurt.extend(packs.filter(|pack| self.damage.packs.contains(pack)).map(pack_key));
+            }
+        }
+        self.remember(subtree, &below);
+        Ok(below)
+    }
+
+    fn refs(&mut self, walked: &Walked, refs: &[ChunkRef], below: &mut Below, hurt: &mut Vec<String>) -> Result<()> {
+        for reference in refs {
+            if let ChunkRef::Data { id, length } = reference {
+                self.check_place(walked, id, *length, ChunkKind::Data, below, hurt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a chunk has a place, with the length and of the kind that the reference to it asks for, in a
+    /// pack that the closure names and that is not damaged. Returns whether it has a place.
+    fn check_place(
+        &mut self,
+        walked: &Walked,
+        id: &ChunkId,
+        length: u32,
+        kind: ChunkKind,
+        below: &mut Below,
+        hurt: &mut Vec<String>,
+    ) -> Result<bool> {
+        let mut places = self.index.lookup_all(id);
+        let is_known = !places.is_empty();
+        places.retain(|place| place.raw == length && place.kind == kind);
+        let Some(first) = places.first() else {
+            let message = if is_known { "the index has it with another length or kind" } else { "no index names it" };
+            below.is_good = false;
+            hurt.push(id.to_string());
+            self.findings.add(FindingKind::Chunk, &id.to_string(), message)?;
+            return Ok(false);
         };
-        findings.add_error(FindingKind::Structure, &object, error)?;
-        findings.affect(&[object], &affected)?;
+        // Two writers may have stored the same chunk: one of its places must be named, and one must be good.
+        let number = self.number(&first.pack);
+        let named = match &walked.closure {
+            None => Some(number),
+            Some(closure) => {
+                let numbers = places.iter().filter_map(|place| self.packs.get(&place.pack).copied());
+                numbers.into_iter().find(|number| closure.contains(number))
+            }
+        };
+        if named.is_none() {
+            let message = format!("backup {} needs it and its closure does not name it", walked.id);
+            self.findings.add(FindingKind::Structure, &pack_key(first.pack), &message)?;
+        }
+        below.packs.insert(named.unwrap_or(number));
+        // Whether a page can be read is seen by reading it.
+        if kind == ChunkKind::Data && places.iter().all(|place| self.damage.concerns(id, place)) {
+            below.is_good = false;
+            hurt.push(id.to_string());
+            hurt.extend(places.iter().map(|place| pack_key(place.pack)));
+        }
+        Ok(true)
     }
-    lost.sort_unstable();
-    lost.dedup();
-    for id in lost {
-        let object = id.to_string();
-        findings.add(FindingKind::Chunk, &object, "no index names it with the length and the kind that refer to it")?;
-        findings.affect(&[object], &affected)?;
+
+    fn damaged(&self, object: &str, error: Error, below: &mut Below) -> Result<()> {
+        below.is_good = false;
+        self.findings.add_error(FindingKind::Structure, object, error)
     }
-    Ok(())
+
+    /// Whether a subtree is known to be good, and this backup's closure names what it needs.
+    fn is_known(&self, walked: &Walked, subtree: &Subtree, below: &mut Below) -> bool {
+        let Some(packs) = self.good.get(subtree) else { return false };
+        if walked.closure.as_ref().is_some_and(|closure| packs.iter().any(|pack| !closure.contains(pack))) {
+            return false;
+        }
+        below.packs.extend(packs);
+        true
+    }
+
+    fn remember(&mut self, subtree: Subtree, below: &Below) {
+        if below.is_good && below.packs.len() <= REMEMBERED_PACKS {
+            self.good.insert(subtree, below.packs.iter().copied().collect());
+        }
+    }
+
+    fn number(&mut self, pack: &ObjectName) -> u32 {
+        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        *self.packs.entry(*pack).or_insert(next)
+    }
 }
 
-/// Adds to findings about packs and chunks the entries that need them.
-pub(crate) fn affected_entries(
-    inner: &Inner,
-    index: &Index,
-    commit: &Commit,
-    damage: &Damage,
-    control: &Control,
-    findings: &Findings,
-) -> Result<()> {
-    let Ok(backup) = inner.read_backup(commit, control) else { return Ok(()) };
-    for entry in CatalogueReader::new(backup.catalogue, inner).entries(None) {
-        control.cancel().check()?;
-        // What cannot be read was reported by the walk.
-        let Ok(entry) = entry else { continue };
-        // Hundreds of chunks of one entry are usually in few packs.
-        let mut objects: BTreeSet<String> = BTreeSet::new();
-        for item in Refs::new(&entry.content, 0..entry.content.length, inner) {
-            let Ok((_, ChunkRef::Data { id, .. })) = item else { continue };
-            if damage.chunks.contains(&id) {
-                objects.insert(id.to_string());
-            }
-            // A chunk that another, good pack has is not lost.
-            let places = index.lookup_all(&id);
-            if places.iter().all(|location| damage.packs.contains(&location.pack)) {
-                objects.extend(places.iter().map(|location| Place::Pack(location.pack).key().to_string()));
-            }
-        }
-        if !objects.is_empty() {
-            findings.affect(
-                &objects.into_iter().collect::<Vec<_>>(),
-                &AffectedEntry { backup: backup.id, path: entry.path },
-            )?;
-        }
+impl Damage {
+    fn concerns(&self, id: &ChunkId, place: &Location) -> bool {
+        self.packs.contains(&place.pack) || self.chunks.contains(&(place.pack, *id))
     }
-    Ok(())
+}
+
+fn pack_key(pack: ObjectName) -> String {
+    Place::Pack(pack).key().to_string()
 }

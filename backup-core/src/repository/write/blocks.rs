@@ -14,10 +14,10 @@ use crate::extent::{Extent, ExtentKind};
 use crate::length::{to_u64, to_usize};
 use crate::limits;
 use crate::progress::Event;
-use crate::repository::parallel::{Queue, with_queue};
+use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::{Assembler, Piece};
 use crate::repository::write::session::BackupSession;
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
+use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, keep, taken};
 use crate::source::BlockSource;
 

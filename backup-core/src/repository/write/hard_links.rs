@@ -12,7 +12,7 @@ use crate::content::{Entry, EntryPath};
 use crate::crypto::hash;
 use crate::error::Result;
 use crate::id::Digest;
-use crate::repository::write::store::lock;
+use crate::repository::parallel::lock;
 use crate::source::TreeNode;
 
 /// Later names, in the order of the walk, and what the parent backup has at their paths.

@@ -15,8 +15,10 @@ use crate::progress::Event;
 use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
+use crate::repository::parallel::lock;
+use crate::repository::read::IndexedPages;
 use crate::repository::view;
-use crate::repository::write::store::{ChunkStore, Pages, lock};
+use crate::repository::write::store::{ChunkStore, Pages};
 use crate::repository::write::stream::{StreamWriter, queue_depth};
 use crate::repository::write::{blocks, stream, tree};
 use crate::session::{BackupBody, Closure, History, NewCommit, SessionWriter};
@@ -144,8 +146,11 @@ pub struct BackupSession {
     repository: Repository,
     writer: SessionWriter,
     options: BackupOptions,
-    heads: Vec<BackupId>,
+    /// What it may refer to.
+    history: History,
     parent: Option<Backup>,
+    /// The pages of the parent.
+    pages: IndexedPages,
     started: Timestamp,
     names: BTreeSet<EntryPath>,
     /// A failed operation may have left claims without chunks: nothing can be committed then.
@@ -204,13 +209,9 @@ impl BackupSession {
         let environment = &inner.environment;
         let started = environment.now();
         let control = options.control.clone();
-        let (writer, history) = SessionWriter::open(
-            &*inner.storage,
-            &inner.signers,
-            inner.config.single_writer,
-            &*environment.entropy,
-            started,
-        )?;
+        let (writer, history) = inner.with_records(&control, |records| {
+            SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
+        })?;
         let view = view::for_writing(inner, &history, &control)?;
         let parent = match &options.parent {
             Parent::None => None,
@@ -221,16 +222,18 @@ impl BackupSession {
             }
         };
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
-        inner.set_index(&view.index);
+        // What may be referred to is less than what can be read: other readers of the handle do not see it.
+        let pages = IndexedPages::new(inner, Arc::clone(&view.index), Arc::clone(&inner.cache), &control);
         let store =
             ChunkStore::new(Arc::clone(inner), writer.session, level, control.clone(), view.index, view.orphans);
         store.worker()?;
         Ok(Self {
             repository: repository.clone(),
-            heads: history.heads(),
+            history,
             writer,
             options,
             parent,
+            pages,
             started,
             names: BTreeSet::new(),
             failed: false,
@@ -365,10 +368,12 @@ impl BackupSession {
             closure_packs: crate::length::to_u64(closure.packs.len()),
             closure_bytes: closure.bytes(),
             config: inner.config_hash,
-            heads: self.heads.clone(),
+            heads: self.history.heads(),
             time: finished,
         };
-        let id = self.writer.commit(&*inner.storage, &inner.signers, &commit, &inner.writer_key)?;
+        let id = inner.with_records(&self.control, |records| {
+            self.writer.commit(records, &self.history, &commit, &inner.writer_key)
+        })?;
         inner.forget_view();
         Backup::from_body(id, Place::Body(sealed.name), body)
     }
@@ -404,7 +409,7 @@ impl BackupSession {
     }
 
     pub(crate) fn parent_pages(&self) -> &dyn PageSource {
-        &*self.repository.inner
+        &self.pages
     }
 
     pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {

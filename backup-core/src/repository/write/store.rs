@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use hashbrown::HashSet;
@@ -24,7 +24,7 @@ use crate::pack::{ChunkKind, PackBuilder, PackEntry};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::parallel::POISONED;
+use crate::repository::parallel::lock;
 use crate::storage::{Key, PutMode, StorageError};
 
 /// Chunks whose packs were stored are named in an index object at least this often: what a crash
@@ -341,10 +341,6 @@ impl PageStore for Pages<'_> {
         self.store.store_as(&mut compressor, ChunkKind::Meta, id, bytes)?;
         Ok(PageRef { id, length })
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
-    mutex.lock().map_err(|_| POISONED)
 }
 
 fn take(lane: &Mutex<PackBuilder>) -> Result<PackBuilder> {

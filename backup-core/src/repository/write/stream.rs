@@ -12,10 +12,10 @@ use crate::id::Digest;
 use crate::length::to_u64;
 use crate::limits;
 use crate::progress::Event;
-use crate::repository::parallel::{Queue, with_queue};
+use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::{Assembler, Piece};
 use crate::repository::write::session::BackupSession;
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
+use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
 
 /// What is done with a content once its last chunk is stored: on whichever thread that happens.
 pub(crate) type OnComplete<'env> = Box<dyn FnOnce(Content) -> Result<()> + Send + 'env>;

@@ -18,12 +18,12 @@ use crate::extent::ExtentKind;
 use crate::length::{to_u64, to_usize};
 use crate::progress::Event;
 use crate::repository::backup::error_chain;
-use crate::repository::parallel::{Queue, with_queue};
+use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::Assembler;
 use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
 use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
 use crate::repository::write::session::{BackupSession, Collected};
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker, lock};
+use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
 use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
 
