@@ -65,10 +65,8 @@ impl PackBuilder {
     ///
     /// [`Error::LimitExceeded`] where they do not fit.
     pub(crate) fn append(&mut self, other: Self) -> Result<()> {
-        let (size, records) =
-            (self.size().saturating_add(other.size()), self.records.len().saturating_add(other.records.len()));
-        if size > limits::PACK || to_u64(records) > u64::from(limits::PACK_ENTRIES) {
-            return Err(Error::limit("size of a pack", size, limits::PACK));
+        if !self.has_room_for_all(&other) {
+            return Err(Error::limit("size of a pack", self.size().saturating_add(other.size()), limits::PACK));
         }
         self.records.extend(other.records);
         self.payloads.extend(other.payloads);
@@ -81,6 +79,14 @@ impl PackBuilder {
     pub(crate) fn has_room_for(&self, stored: usize) -> bool {
         let size = self.size().saturating_add(to_u64(ENTRY_LENGTH)).saturating_add(to_u64(stored));
         to_u64(self.records.len()) < u64::from(limits::PACK_ENTRIES) && size <= limits::PACK
+    }
+
+    /// Whether the format lets all chunks of another pack in.
+    #[must_use]
+    pub(crate) fn has_room_for_all(&self, other: &Self) -> bool {
+        let records = self.records.len().saturating_add(other.records.len());
+        let size = self.size().saturating_add(other.size());
+        to_u64(records) <= u64::from(limits::PACK_ENTRIES) && size <= limits::PACK
     }
 
     /// Length of the body as it is now.

@@ -8,5 +8,8 @@ mod store;
 mod stream;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::session::{BackupOptions, BackupSession, Parent};
 pub use self::stream::StreamWriter;

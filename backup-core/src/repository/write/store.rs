@@ -166,7 +166,7 @@ impl ChunkStore {
         // Two half-empty packs of a small backup become one.
         let [first, second] = &self.data;
         let (mut left, right) = (take(first)?, take(second)?);
-        if left.size().saturating_add(right.size()) <= self.pack_target {
+        if left.size().saturating_add(right.size()) <= self.pack_target && left.has_room_for_all(&right) {
             left.append(right)?;
             self.seal(ChunkKind::Data, left)?;
         } else {
