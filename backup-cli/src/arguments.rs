@@ -165,7 +165,8 @@ pub(crate) struct Create {
     #[arg(long = "as", value_name = "NAME", requires = "image", help_heading = "Sources")]
     pub(crate) image_name: Vec<OsString>,
     /// What changed since the parent backup, for the --image at the same position: a JSON list of
-    /// [offset, length]. Everything else is taken from the parent and not read
+    /// [offset, length]. Everything else is taken from the parent and not read, so --parent must give
+    /// the id of the backup that the list refers to
     #[arg(long, value_name = "FILE", requires_all = ["image", "parent"], value_hint = ValueHint::FilePath, help_heading = "Sources")]
     pub(crate) changed_ranges: Vec<PathBuf>,
 

@@ -7,7 +7,7 @@ pub enum ExtentKind {
     Data,
     /// Reads as zeros; never read.
     Zero,
-    /// The same bytes as in the parent backup; never read. Only valid where a parent was given.
+    /// The same bytes as in the parent backup; never read. Only valid where the parent was named.
     Unchanged,
 }
 

@@ -18,7 +18,8 @@ pub trait BlockSource: Send + Sync {
     /// gaps and without overlaps, until `visit` returns `false`.
     ///
     /// The first extent reported must contain `from` (it may begin earlier). [`ExtentKind::Unchanged`]
-    /// may be reported only where the backup was given a parent entry that the change map refers to.
+    /// may be reported only where the backup's parent was named by its id
+    /// ([`Parent::Backup`](crate::repository::Parent::Backup)) and is the one that the change map refers to.
     /// The default reports one [`ExtentKind::Data`] extent.
     ///
     /// # Errors

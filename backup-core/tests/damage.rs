@@ -11,7 +11,7 @@ use backup_core::extent::{Extent, ExtentKind};
 use backup_core::id::{BackupId, ObjectName};
 use backup_core::keys::{Credential, RecoveryKey};
 use backup_core::repository::{
-    FindingKind, LockedRepository, Repository, Selection, Share, UnlockOptions, VerifyLevel, VerifyOptions,
+    FindingKind, LockedRepository, Parent, Repository, Selection, Share, UnlockOptions, VerifyLevel, VerifyOptions,
     VerifyReport,
 };
 use backup_core::source::BlockSource;
@@ -486,8 +486,8 @@ fn ranges_of_a_parent_that_are_lost_are_read_again() {
     let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
     // More chunks than an entry holds itself, so that there are pages of references.
     let image = noise(1, 40 * 65_536);
-    let add = |repository: &Repository, source: &dyn BlockSource| {
-        let mut session = repository.begin(options(1))?;
+    let add = |repository: &Repository, source: &dyn BlockSource, parent: Parent| {
+        let mut session = repository.begin(options(1).with_parent(parent))?;
         session.add_blocks(path("disk"), source)?;
         session.commit()
     };
@@ -500,19 +500,19 @@ fn ranges_of_a_parent_that_are_lost_are_read_again() {
             Unchanged(self.0.clone()).read_at(offset, buffer)
         }
     }
-    let first = add(&repository, &All(image.clone())).unwrap();
+    let first = add(&repository, &All(image.clone()), Parent::None).unwrap();
     let state = storage.snapshot();
     for key in keys_of(&storage, "packs/") {
         storage.restore(state.clone());
         storage.delete(&key).unwrap();
         let is_page = state[&key][9] == 3;
         let repository = open(storage.clone(), 5).unwrap();
-        let second = match add(&repository, &Unchanged(image.clone())) {
+        let second = match add(&repository, &Unchanged(image.clone()), Parent::Backup(first.id)) {
             Ok(backup) => backup,
             Err(error) => {
                 // Without the catalogue nobody knows what was unchanged: the caller says so without a change map.
                 assert!(is_page && error.kind() == ErrorKind::InvalidArgument, "{key}: {error}");
-                add(&repository, &All(image.clone())).unwrap()
+                add(&repository, &All(image.clone()), Parent::Newest).unwrap()
             }
         };
         assert!(second.statistics.bytes_read > 0, "{key}");

@@ -8,8 +8,9 @@ use backup_core::crypto::Argon2Parameters;
 use backup_core::entropy::SeededEntropy;
 use backup_core::extent::{Extent, ExtentKind};
 use backup_core::keys::Credential;
+use backup_core::progress::{Event, Observer};
 use backup_core::repository::{
-    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Repository, Share,
+    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Parent, Repository, Share,
     VerificationLedger, VerifyLevel, VerifyOptions,
 };
 use backup_core::secret::Password;
@@ -160,7 +161,7 @@ fn images_with_holes_and_change_maps() {
         let mut session = repository.begin(options(threads)).unwrap();
         let entry = session.add_blocks(path("disk.raw"), &source).unwrap();
         assert_eq!((entry.kind.clone(), entry.size()), (EntryKind::Disk, size as u64));
-        session.commit().unwrap();
+        let first = session.commit().unwrap();
         let check = |expected: &[u8]| {
             let backup = repository.find_backup("latest").unwrap();
             let entry = repository.entry(&backup, &path("disk.raw")).unwrap();
@@ -182,7 +183,15 @@ fn images_with_holes_and_change_maps() {
             Extent::new(at, 131_072, ExtentKind::Data),
             Extent::new(at + 131_072, size as u64 - at - 131_072, ExtentKind::Unchanged),
         ]);
+        // The map means one parent, and only its caller knows which: the newest one may be another.
         let mut session = repository.begin(options(threads)).unwrap();
+        assert_eq!(session.parent().map(|parent| parent.id), Some(first.id));
+        let error = session.add_blocks(path("disk.raw"), &source).unwrap_err();
+        assert_eq!(error.kind(), backup_core::ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("disk.raw"), "{error}");
+        session.abort();
+        assert_eq!(*source.reads.lock().unwrap(), 0);
+        let mut session = repository.begin(options(threads).with_parent(Parent::Backup(first.id))).unwrap();
         session.add_blocks(path("disk.raw"), &source).unwrap();
         let backup = session.commit().unwrap();
         assert_eq!(*source.reads.lock().unwrap(), 1 << 20, "only the changed chunk is read");

@@ -33,6 +33,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
     };
     let stdin = arguments.stdin.as_deref().map(entry_path).transpose()?;
     let command = arguments.command.as_deref().map(entry_path).transpose()?;
+    check_parent(arguments)?;
     let repository = context.repository()?;
     let progress = Progress::start(context.output, "backing up");
     let options = options(arguments, &repository, context.control(&progress))?;
@@ -71,15 +72,20 @@ fn options(arguments: &Create, repository: &Repository, control: Control) -> Res
     options.labels = labels(&arguments.label)?;
     options.parent = match arguments.parent.as_deref() {
         None => Parent::Newest,
-        Some("none") if !arguments.changed_ranges.is_empty() => {
-            return Err(Failure::usage("--changed-ranges needs a parent backup"));
-        }
         Some("none") => Parent::None,
         Some(name) => Parent::Backup(repository.find_backup(name)?.id),
     };
     options.compression_level = arguments.compression;
     options.control = control;
     Ok(options)
+}
+
+/// A change map means one certain backup. Which one `latest` is may have changed since the map was made.
+fn check_parent(arguments: &Create) -> Result<(), Failure> {
+    if !arguments.changed_ranges.is_empty() && matches!(arguments.parent.as_deref(), None | Some("none" | "latest")) {
+        return Err(Failure::usage("--changed-ranges needs --parent with the id of the backup that the changes refer to"));
+    }
+    Ok(())
 }
 
 fn labels(given: &[(String, String)]) -> Result<BTreeMap<String, String>, Failure> {
@@ -221,6 +227,17 @@ mod tests {
         ] {
             assert!(names(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_change_map_needs_a_parent_by_its_id() {
+        let check = |parent: &str| {
+            check_parent(&create(&format!("backup create --image a --changed-ranges f --parent {parent}")))
+        };
+        assert!(check("latest").is_err() && check("none").is_err());
+        check("8f3a").unwrap();
+        check_parent(&create("backup create --image a --parent latest")).unwrap();
+        check_parent(&create("backup create --image a")).unwrap();
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub(crate) struct Amounts {
 pub(crate) fn add_blocks(session: &mut BackupSession, path: EntryPath, source: &dyn BlockSource) -> Result<Entry> {
     let mut entry = Entry::new(path, EntryKind::Disk);
     session.control.event(&Event::EntryStarted { path: &entry.path });
-    let parent = session.parent_entry(&entry.path)?;
+    // What is unchanged is unchanged since one certain backup, and only who made the change map knows which.
+    let parent = if session.has_named_parent() { session.parent_entry(&entry.path)? } else { None };
     let parent = parent.filter(|parent| parent.kind == EntryKind::Disk && parent.size() == source.length());
     let slot = Mutex::new(None);
     let amounts = {
@@ -116,7 +117,7 @@ pub(crate) fn read_blocks<'env>(
             (true, None) => {
                 return Err(Error::invalid(
                     format!("block source {}", image.name),
-                    "it reports unchanged ranges, but the parent backup has no such image of the same length",
+                    "it reports unchanged ranges, and no parent backup is named that has this image with this length",
                 ));
             }
             (true, Some((content, pages))) => match aligned(content, pages, leaf_start, leaf_end, chunk_size) {

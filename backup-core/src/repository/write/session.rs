@@ -52,7 +52,7 @@ pub enum Parent {
     None,
     /// The newest backup of the same kind and host, if there is one.
     Newest,
-    /// This one.
+    /// This one. Change maps need it.
     Backup(BackupId),
 }
 
@@ -275,12 +275,13 @@ impl BackupSession {
     /// Backs up a disk image or another block source as one entry.
     ///
     /// Ranges reported as [`Unchanged`](crate::extent::ExtentKind::Unchanged) are those of the entry of
-    /// the same path in the [parent](Self::parent), which must have the same length.
+    /// the same path in the [parent](Self::parent), which must have the same length and be named:
+    /// [`Parent::Backup`]. The newest backup may be another than the source compares with.
     ///
     /// # Errors
     ///
     /// As [`add_stream`](Self::add_stream); [`Error::InvalidArgument`] where unchanged ranges are
-    /// reported and the parent has no such entry.
+    /// reported and no parent is named, or it has no such entry.
     pub fn add_blocks(&mut self, path: EntryPath, source: &dyn BlockSource) -> Result<Entry> {
         self.reserve(&path)?;
         let result = blocks::add_blocks(self, path, source);
@@ -406,6 +407,11 @@ impl BackupSession {
 
     pub(crate) fn unchanged_bytes(&self, count: u64) {
         self.collected.unchanged_bytes(count);
+    }
+
+    /// Whether the caller said which backup the parent is.
+    pub(crate) const fn has_named_parent(&self) -> bool {
+        matches!(self.options.parent, Parent::Backup(_))
     }
 
     pub(crate) fn parent_pages(&self) -> &dyn PageSource {
