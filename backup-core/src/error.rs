@@ -113,6 +113,8 @@ pub enum Error {
         what: String,
         /// What the other party did.
         reason: String,
+        /// Whether the same call may succeed when it is made again.
+        transient: bool,
     },
     /// The storage did not say whether a commit was stored. It may or may not exist.
     #[error("outcome of {what} is unknown")]
@@ -248,9 +250,14 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Storage { source, .. } | Self::UnknownOutcome { source, .. } => source.is_transient(),
-            Self::Conflict { .. } => true,
+            Self::Conflict { transient, .. } => *transient,
             _ => false,
         }
+    }
+
+    /// Whether an object cannot be used as it is, while others may well be.
+    pub(crate) const fn is_of_one_object(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Unsupported { .. } | Self::LimitExceeded { .. })
     }
 
     pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {

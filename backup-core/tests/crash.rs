@@ -5,12 +5,17 @@ mod support;
 use std::sync::Arc;
 
 use backup_core::ErrorKind;
+use backup_core::crypto::Argon2Parameters;
 use backup_core::id::BackupId;
-use backup_core::repository::{BackupStatistics, Repository, VerifyLevel};
+use backup_core::keys::Credential;
+use backup_core::repository::{BackupStatistics, Parent, Repository, VerifyLevel};
+use backup_core::secret::Password;
 use backup_core::storage::fault::{Fault, FaultStorage, Operation, OperationKind};
-use backup_core::storage::{MemoryStorage, Storage, StorageError, list_all};
+use backup_core::storage::{Key, MemoryStorage, PutMode, Storage, StorageError, list_all};
 use support::tree::{Made, Node, Target, Tree};
-use support::{assert_sound, control, init_with, memory, noise, open, options, path, small_options, verify};
+use support::{
+    assert_sound, control, environment, init_with, memory, noise, open, options, path, small_options, verify,
+};
 
 /// What backup number `number` holds: a stream, an image with a hole, two small files.
 struct Data {
@@ -342,5 +347,112 @@ fn a_session_is_of_no_use_after_a_failure_and_its_handle_is() {
     storage.set_script(|_| Fault::None);
     assert!(session.commit().is_err());
     assert_eq!(repository.backups().unwrap().len(), 1);
+    assert_sound(&repository);
+}
+
+#[test]
+fn a_refused_init_leaves_nothing() {
+    let storage = memory();
+    let (empty, password) = (Password::from(""), Password::from("x"));
+    let good = small_options();
+    let mut weak = Argon2Parameters::minimum_for_tests();
+    weak.memory_kib = 1;
+    for (password, options) in [
+        (&empty, good.clone()),
+        (&password, good.clone().with_slot_label("x".repeat(64))),
+        (&password, good.clone().with_argon2(weak)),
+        (&password, good.clone().with_pack_target(1)),
+    ] {
+        let credential = Credential::from(password);
+        let error = Repository::init(storage.clone(), &credential, &options, environment(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(storage.snapshot().is_empty());
+    }
+    init_with(storage, &good, 1).unwrap();
+}
+
+/// A put of `config` whose answer is lost is looked up, as that of a commit is.
+#[test]
+fn an_init_whose_last_answer_is_lost_is_whole() {
+    let is_config = |operation: &Operation| operation.kind == OperationKind::Put && operation.key == "config";
+    let script = move |operation: &Operation| if is_config(operation) { Fault::FailAfter } else { Fault::None };
+    let storage = Arc::new(FaultStorage::with_script(MemoryStorage::new(), script));
+    let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+    back_up(&repository, 0, 1).unwrap();
+    open(storage, 2).unwrap();
+    let script = move |operation: &Operation| if is_config(operation) { Fault::FailBefore } else { Fault::None };
+    let storage = Arc::new(FaultStorage::with_script(MemoryStorage::new(), script));
+    assert_eq!(init_with(storage, &small_options(), 1).unwrap_err().kind(), ErrorKind::Storage);
+}
+
+/// A repository that lost its config is not taken for an empty place.
+#[test]
+fn nothing_is_created_over_the_remains_of_a_repository() {
+    let storage = memory();
+    back_up(&init_with(storage.clone(), &small_options(), 1).unwrap(), 0, 1).unwrap();
+    storage.delete(&Key::new("config").unwrap()).unwrap();
+    let before = storage.snapshot();
+    for prefix in ["packs/", "sessions/", "collections/"] {
+        storage.restore(before.clone());
+        for key in before.keys().filter(|key| !key.as_str().starts_with(prefix) && !key.as_str().starts_with("key")) {
+            storage.delete(key).unwrap();
+        }
+        if prefix == "collections/" {
+            storage.put(&Key::new("collections/00000001/outcome").unwrap(), "x".into(), PutMode::Create).unwrap();
+        }
+        let remains = storage.snapshot();
+        let error = init_with(storage.clone(), &small_options(), 3).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert!(error.to_string().contains(prefix), "{error}");
+        assert_eq!(storage.snapshot(), remains);
+    }
+}
+
+#[test]
+fn a_session_that_did_not_begin_leaves_no_mark() {
+    let base = initialized();
+    let storage = Arc::new(FaultStorage::new(base.clone()));
+    let repository = open(storage.clone(), 5).unwrap();
+    let stranger = options(1).with_parent(Parent::Backup(BackupId::new([7; 32])));
+    assert_eq!(repository.begin(stranger).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(repository.status().unwrap().unfinished_sessions.is_empty());
+    // Wherever the storage fails while a session begins.
+    let first = storage.operations();
+    repository.begin(options(1)).unwrap().abort();
+    for number in first..storage.operations() {
+        let storage = Arc::new(FaultStorage::new(base.clone()));
+        let repository = open(storage.clone(), 5).unwrap();
+        let failing = storage.operations() + number - first;
+        storage.set_script(move |operation| if operation.number == failing { Fault::FailBefore } else { Fault::None });
+        let began = repository.begin(options(1)).is_ok();
+        let left = repository.status().unwrap().unfinished_sessions.len();
+        assert_eq!(left, usize::from(began), "operation {number}");
+    }
+}
+
+/// What a crashed session uploaded and nobody uses is looked at once, not by every session from then on.
+#[test]
+fn unused_packs_of_a_crashed_session_are_looked_at_once() {
+    let storage = Arc::new(FaultStorage::new(initialized()));
+    let repository = open(storage.clone(), 5).unwrap();
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_stream(path("dump"), &mut noise(99, 900_000).as_slice()).unwrap();
+    session.abort();
+    let orphans = list_all(&*storage, "packs/").unwrap();
+    assert!(orphans.len() > 5);
+    let looks = |number: u64| {
+        let before = storage.operations() as usize;
+        back_up(&repository, number, 1).unwrap();
+        let log = storage.log().split_off(before);
+        let is_look = |operation: &&Operation| orphans.iter().any(|orphan| orphan.key.as_str() == operation.key);
+        log.iter().filter(is_look).count()
+    };
+    assert_eq!(looks(0), 2 * orphans.len(), "the header with the first frame, and what is left of the directory");
+    assert_eq!(looks(1), 0);
+    assert_sound(&repository);
+    // They serve whoever needs them later.
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_stream(path("dump"), &mut noise(99, 900_000).as_slice()).unwrap();
+    assert_eq!(session.commit().unwrap().statistics.chunks_new, 0);
     assert_sound(&repository);
 }

@@ -320,3 +320,30 @@ fn passwords_and_keys() {
     let last = repository.key_slots().unwrap()[0].id;
     assert!(repository.remove_slot(&last).is_err());
 }
+
+#[test]
+fn a_password_is_changed_where_no_further_slot_may_be_added() {
+    let storage = memory();
+    let repository = init(&storage);
+    let fast = Argon2Parameters::minimum_for_tests();
+    let (old, other) = (Password::from("correct horse"), Password::from("other"));
+    repository.add_password(&Credential::from(&other), "other", fast).unwrap();
+    while repository.key_slots().unwrap().len() < 8 {
+        repository.add_recovery_key("paper").unwrap();
+    }
+    let error = repository.add_password(&Credential::from(&other), "one more", fast).unwrap_err();
+    assert_eq!(error.kind(), backup_core::ErrorKind::LimitExceeded);
+    let open = |password: &Password| {
+        Repository::open(Arc::clone(&storage), &Credential::from(password), environment(9)).map(drop)
+    };
+    let mut last = old;
+    for number in 0..3 {
+        let new = Password::from(format!("new {number}").as_str());
+        repository.change_password(&Credential::from(&last), &Credential::from(&new), fast).unwrap();
+        assert_eq!(open(&last).unwrap_err().kind(), backup_core::ErrorKind::WrongPassword);
+        open(&new).unwrap();
+        open(&other).unwrap();
+        assert_eq!(repository.key_slots().unwrap().len(), 8);
+        last = new;
+    }
+}

@@ -573,5 +573,49 @@ fn a_verification_that_a_collection_overtakes_does_not_report_what_that_deleted(
         let error = verify(&repository, level).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         assert!(error.is_transient());
+/// Another init runs as a whole, or dies at each of its puts, before each put of the first.
+#[test]
+fn of_two_inits_at_once_one_wins_and_its_repository_is_whole() {
+    let log: Arc<Mutex<Vec<Key>>> = Arc::default();
+    let puts = Arc::clone(&log);
+    let storage = memory();
+    let counting = eventful(&storage, Box::new(move |_, key| puts.lock().unwrap().push(key.clone())));
+    init_with(counting, &small_options(), 1).unwrap();
+    let puts = log.lock().unwrap().len();
+    for at in 0..puts {
+        for crash in 0..=puts {
+            let storage = memory();
+            let mut number = 0;
+            let rival: Arc<Mutex<Option<backup_core::Result<Repository>>>> = Arc::default();
+            let result = Arc::clone(&rival);
+            let before_put: At = Box::new(move |storage: &MemoryStorage, _: &Key| {
+                if number == at {
+                    let fault = FaultStorage::crash_at_change(storage.clone(), crash as u64, Fault::CrashBefore);
+                    let shared = Arc::new(fault);
+                    *result.lock().unwrap() = Some(init_with(shared.clone(), &small_options(), 2));
+                    // A clone is another storage: what the rival did counts here as well.
+                    storage.restore(shared.inner().snapshot());
+                }
+                number += 1;
+            });
+            let ours = init_with(eventful(&storage, before_put), &small_options(), 1);
+            let rival = rival.lock().unwrap().take().unwrap();
+            let what = format!("a rival before put {at} that dies before change {crash}: {ours:?} {rival:?}");
+            assert!(ours.is_ok() != rival.is_ok(), "{what}");
+            if let Err(error) = &ours {
+                assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{what}");
+            }
+            let winner = open(storage.clone(), 7).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let id = ours.as_ref().ok().or(rival.as_ref().ok()).map(Repository::id);
+            assert_eq!(Some(winner.id()), id, "{what}");
+            assert_eq!(winner.rotate_root_key().unwrap(), 2, "{what}");
+            let winner = open(storage.clone(), 8).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let backup = back_up(&winner, 1).unwrap();
+            assert_eq!(content(&winner, backup.id).unwrap(), noise(1, LENGTH), "{what}");
+            // Only what died while the other took its last step is left; it is named, and harmless.
+            if rival.is_ok() || crash == 0 || at + 1 < puts {
+                assert_sound(&winner);
+            }
+        }
     }
 }

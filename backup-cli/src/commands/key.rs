@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use backup_core::id::SlotId;
-use backup_core::keys::{KeySlot, KeySlotKind};
+use backup_core::keys::KeySlotKind;
 use serde_json::json;
 
 use crate::arguments::{Derivation, KeyAdd, KeyCommand, NewPassword, is_slot_prefix};
@@ -38,17 +38,21 @@ fn add(context: &Context<'_>, arguments: &KeyAdd) -> Result<(), Failure> {
 
 fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
     let repository = context.repository()?;
-    let slot = find_slot(&repository.key_slots()?, prefix)?;
+    let readable = repository.key_slots()?.into_iter().map(|slot| slot.id);
+    let damaged = repository.damaged_key_slots()?.into_iter().map(|slot| slot.id);
+    let slot = find_slot(readable.chain(damaged), prefix)?;
     repository.remove_slot(&slot)?;
     show_slot(context, "removed", &slot)
 }
 
 fn list(context: &Context<'_>) -> Result<(), Failure> {
-    let slots = context.locked()?.key_slots()?;
+    let repository = context.locked()?;
+    let (slots, damaged) = (repository.key_slots()?, repository.damaged_key_slots()?);
     if context.output.is_json() {
-        return context.output.json(&json!({"slots": slots}));
+        let damaged: Vec<SlotId> = damaged.iter().map(|slot| slot.id).collect();
+        return context.output.json(&json!({"slots": slots, "damaged": damaged}));
     }
-    let rows: Vec<Vec<String>> = slots
+    let mut rows: Vec<Vec<String>> = slots
         .iter()
         .map(|slot| {
             let kind = match slot.kind {
@@ -59,6 +63,7 @@ fn list(context: &Context<'_>) -> Result<(), Failure> {
             vec![slot.id.to_string(), kind.to_owned(), text::clean(&slot.label)]
         })
         .collect();
+    rows.extend(damaged.iter().map(|slot| vec![slot.id.to_string(), "damaged".to_owned(), String::new()]));
     context.output.text(|out| text::table(out, &["SLOT", "KIND", "LABEL"], &rows))
 }
 
@@ -125,11 +130,11 @@ fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
     Failure::io(format!("cannot write recovery key file {}", path.display()), error)
 }
 
-fn find_slot(slots: &[KeySlot], prefix: &str) -> Result<SlotId, Failure> {
+fn find_slot(slots: impl Iterator<Item = SlotId>, prefix: &str) -> Result<SlotId, Failure> {
     if !is_slot_prefix(prefix) {
         return Err(Failure::usage(format!("not the id of a key slot: {prefix:?}")));
     }
-    let mut matching = slots.iter().map(|slot| slot.id).filter(|id| id.to_string().starts_with(prefix));
+    let mut matching = slots.filter(|id| id.to_string().starts_with(prefix));
     match (matching.next(), matching.next()) {
         (Some(id), None) => Ok(id),
         (None, _) => Err(backup_core::Error::NotFound { what: "key slot", name: prefix.to_owned() }.into()),

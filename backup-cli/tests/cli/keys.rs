@@ -57,6 +57,23 @@ fn the_last_slot_and_unknown_slots_are_not_removed() {
 }
 
 #[test]
+fn a_damaged_slot_is_listed_and_removed() {
+    let world = World::new();
+    let only = slots(&world).remove(0).0;
+    let id = "0123456789abcdef0123456789abcdef";
+    world.file(&format!("repository/keys/{id}"), "rubbish");
+    let list = world.json(["key", "list"]);
+    assert_eq!(list["damaged"], serde_json::json!([id]));
+    assert!(world.run(["key", "list"]).success().text().contains("damaged"));
+    world.run(["verify"]).code(3);
+    // It does not stand in for the last one that opens.
+    world.run(["key", "remove", &only]).code(1).says("it is the last one");
+    world.run(["key", "remove", &id[..8]]).success();
+    world.run(["verify"]).success();
+    assert_eq!(world.json(["key", "list"])["damaged"], serde_json::json!([]));
+}
+
+#[test]
 fn a_recovery_key_opens_the_repository() {
     let (world, _) = World::with_backup();
     let recovery = world.json(["key", "recovery", "--label", "safe"]);

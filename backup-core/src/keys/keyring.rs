@@ -60,9 +60,6 @@ pub(crate) fn create_keyring(
 /// Failures of the entropy source; [`Error::LimitExceeded`] where numbers are used up.
 pub(crate) fn with_new_root(keyring: &Keyring, entropy: &dyn Entropy) -> Result<Keyring> {
     let copy = |secret: &Secret<32>| Secret::copy_of(secret.expose());
-    let next = |what: &str, number: u32| {
-        number.checked_add(1).ok_or_else(|| Error::limit(what, u64::from(number).saturating_add(1), u32::MAX.into()))
-    };
     let newest = keyring.generations.last().map_or(0, |(generation, _)| *generation);
     let mut generations: Vec<_> =
         keyring.generations.iter().map(|(generation, root)| (*generation, copy(root))).collect();
@@ -77,29 +74,87 @@ pub(crate) fn with_new_root(keyring: &Keyring, entropy: &dyn Entropy) -> Result<
     })
 }
 
-/// Seals a keyring under the keyring key and stores it under its number.
+fn next(what: &str, number: u32) -> Result<u32> {
+    number.checked_add(1).ok_or_else(|| Error::limit(what, u64::from(number).saturating_add(1), u32::MAX.into()))
+}
+
+/// Stores a sealed keyring. Where its number is taken by another repository, of which nothing but that came to be,
+/// it gets the next number and is sealed anew.
 ///
 /// # Errors
 ///
-/// [`Error::Conflict`] where another party stored a keyring of this number; failures of storage and
-/// entropy.
+/// [`Error::Conflict`] where another party stored a keyring of this repository with this number; failures of
+/// storage and entropy.
 pub(crate) fn write_keyring(
     storage: &dyn Storage,
     provider: &dyn AeadProvider,
     entropy: &dyn Entropy,
     repository: RepositoryId,
     keyring_key: &KeyringKey,
-    keyring: &Keyring,
+    keyring: &mut Keyring,
+    mut sealed: Bytes,
 ) -> Result<()> {
-    let bytes = seal_keyring(provider, entropy, repository, keyring_key, keyring)?;
-    let key = Place::Keyring(keyring.number).key();
-    storage.put(&key, bytes, PutMode::Create).map_err(|error| match error {
-        StorageError::AlreadyExists => Error::Conflict {
-            what: key.to_string(),
-            reason: "another party changed the keyring at the same time".to_owned(),
-        },
-        error => Error::storage("put", &key, error),
-    })
+    loop {
+        let key = Place::Keyring(keyring.number).key();
+        match storage.put(&key, sealed, PutMode::Create) {
+            Ok(()) => return Ok(()),
+            Err(StorageError::AlreadyExists) => {}
+            Err(error) => return Err(Error::storage("put", &key, error)),
+        }
+        match storage.get(&key, limits::KEYRING) {
+            Ok(object) if !is_of_another(&object, repository) => {
+                return Err(Error::Conflict {
+                    what: key.to_string(),
+                    reason: "another party changed the keyring at the same time".to_owned(),
+                    transient: true,
+                });
+            }
+            Ok(_) | Err(StorageError::NotFound) => {}
+            Err(error) => return Err(Error::storage("get", &key, error)),
+        }
+        keyring.number = next("keyring number", keyring.number)?;
+        sealed = seal_keyring(provider, entropy, repository, keyring_key, keyring)?;
+    }
+}
+
+/// Numbers of all keyrings, of whatever repository.
+///
+/// # Errors
+///
+/// Failures of the storage.
+pub(crate) fn keyring_numbers(storage: &dyn Storage) -> Result<Vec<u32>> {
+    let objects = list_all(storage, layout::KEYRINGS).map_err(|source| Error::list(layout::KEYRINGS, source))?;
+    let numbers = objects.iter().filter_map(|object| match Place::parse(&object.key) {
+        Some(Place::Keyring(number)) => Some(number),
+        _ => None,
+    });
+    Ok(numbers.collect())
+}
+
+/// The keyring with the highest number, if there is one, and what came of reading it. Those whose header names
+/// another repository are what is left of inits that did not come to their end.
+///
+/// # Errors
+///
+/// [`Error::Storage`] where keyrings cannot be listed.
+pub(crate) fn newest_keyring(
+    storage: &dyn Storage,
+    repository: RepositoryId,
+) -> Result<Option<(u32, Result<Bytes, StorageError>)>> {
+    let mut numbers = keyring_numbers(storage)?;
+    numbers.sort_unstable();
+    while let Some(number) = numbers.pop() {
+        match storage.get(&Place::Keyring(number).key(), limits::KEYRING) {
+            Ok(object) if is_of_another(&object, repository) => {}
+            read => return Ok(Some((number, read))),
+        }
+    }
+    Ok(None)
+}
+
+fn is_of_another(object: &[u8], repository: RepositoryId) -> bool {
+    let kind = ObjectType::Keyring.name();
+    Header::parse(object, to_u64(object.len()), kind, kind).is_ok_and(|header| header.repository != repository)
 }
 
 /// Reads the keyring with the highest number and checks that it belongs to `config`.
@@ -115,19 +170,11 @@ pub(crate) fn read_newest_keyring(
     keyring_key: &KeyringKey,
     config: &[u8],
 ) -> Result<Keyring> {
-    let objects = list_all(storage, layout::KEYRINGS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::KEYRINGS.to_owned(),
-        source,
-    })?;
-    let numbers = objects.iter().filter_map(|object| match Place::parse(&object.key) {
-        Some(Place::Keyring(number)) => Some(number),
-        _ => None,
-    });
-    let number = numbers.max().ok_or_else(|| Error::not_found("keyring", format!("{}*", layout::KEYRINGS)))?;
+    let newest = newest_keyring(storage, repository)?;
+    let (number, object) = newest.ok_or_else(|| Error::not_found("keyring", format!("{}*", layout::KEYRINGS)))?;
     let key = Place::Keyring(number).key();
     let damaged = |reason: &str| Error::damaged("keyring", &key, reason);
-    let object = storage.get(&key, limits::KEYRING).map_err(|error| match error {
+    let object = object.map_err(|error| match error {
         StorageError::TooLarge { size, limit } => Error::limit(format!("size of {key}"), size, limit),
         error => Error::storage("get", &key, error),
     })?;

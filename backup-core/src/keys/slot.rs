@@ -57,6 +57,16 @@ pub struct KeySlot {
     pub argon2: Option<Argon2Parameters>,
 }
 
+/// An object in the place of a key slot that is none, or none of this repository. It opens nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DamagedSlot {
+    /// The id in its storage key.
+    pub id: SlotId,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
 /// What opens a key slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,30 +90,55 @@ impl KeySlot {
     }
 }
 
-/// Wraps `keyring_key` for a credential and stores the slot.
+/// A slot to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct NewSlot<'a> {
+    /// What is to open it.
+    pub(crate) credential: Credential<'a>,
+    /// A name for people.
+    pub(crate) label: &'a str,
+    /// What a guess of the password is to cost.
+    pub(crate) parameters: Argon2Parameters,
+}
+
+/// An id for a slot beside `others`. Slots are tried in the order of their ids, and only as many as
+/// [`limits::SLOTS_TRIED`]; one that may be too many for that comes last, so that it keeps no other from being tried.
+///
+/// # Errors
+///
+/// Failures of the entropy source; [`Error::LimitExceeded`] where no id follows the last one.
+fn new_id(entropy: &dyn Entropy, others: &[KeySlot]) -> Result<SlotId> {
+    let mut random = [0; 16];
+    entropy.fill(&mut random)?;
+    let last = others.iter().map(|slot| u128::from_be_bytes(*slot.id.as_bytes())).max();
+    let Some(last) = last.filter(|_| others.len() >= limits::SLOTS_TRIED) else { return Ok(SlotId::new(random)) };
+    // Half of the digits are random, and the other half is not used up.
+    let step = u128::from_be_bytes(random) >> 64;
+    let next = last.checked_add(step.saturating_add(1));
+    let next = next.ok_or_else(|| Error::limit("number of key slots", too_many(), to_u64(limits::SLOTS_TRIED)))?;
+    Ok(SlotId::new(next.to_be_bytes()))
+}
+
+fn too_many() -> u64 {
+    to_u64(limits::SLOTS_TRIED).saturating_add(1)
+}
+
+/// Wraps `keyring_key` for a credential. Nothing is stored.
 ///
 /// # Errors
 ///
 /// [`Error::InvalidArgument`] for an empty password or key file, a label that is too long, or
-/// parameters below the floor; [`Error::LimitExceeded`] where there are so many slots that opening
-/// would not try a further one; failures of storage and entropy.
-#[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there are two callers")]
-pub(crate) fn create_slot(
-    storage: &dyn Storage,
+/// parameters below the floor; failures of the entropy source.
+pub(crate) fn make_slot(
     provider: &dyn AeadProvider,
     entropy: &dyn Entropy,
     repository: RepositoryId,
-    credential: Credential<'_>,
-    label: &str,
-    parameters: Argon2Parameters,
+    new: NewSlot<'_>,
+    others: &[KeySlot],
     keyring_key: &KeyringKey,
-) -> Result<KeySlot> {
-    let existing = to_u64(slot_places(storage)?.len());
-    if existing >= to_u64(limits::SLOTS_TRIED) {
-        return Err(Error::limit("number of key slots", existing.saturating_add(1), to_u64(limits::SLOTS_TRIED)));
-    }
-    let mut id = [0; 16];
-    entropy.fill(&mut id)?;
+) -> Result<Slot> {
+    let NewSlot { credential, label, parameters } = new;
+    let id = new_id(entropy, others)?;
     let derivation = match credential {
         Credential::Password { .. } => {
             parameters.check_floor()?;
@@ -115,15 +150,47 @@ pub(crate) fn create_slot(
         }
         Credential::RecoveryKey(_) => Derivation::Raw,
     };
-    let id = SlotId::new(id);
     let slot = Slot { repository, id, derivation, label: label.to_owned(), commitment: [0; 32], wrapped: [0; 48] };
-    let slot = wrap(slot, credential, provider, keyring_key)?;
-    let key = Place::Slot(id).key();
+    wrap(slot, credential, provider, keyring_key)
+}
+
+/// Stores a slot.
+///
+/// # Errors
+///
+/// [`Error::AlreadyExists`]; failures of the storage.
+pub(crate) fn store_slot(storage: &dyn Storage, slot: &Slot) -> Result<KeySlot> {
+    let key = Place::Slot(slot.id).key();
     match storage.put(&key, Bytes::copy_from_slice(&slot.encode()?), PutMode::Create) {
-        Ok(()) => Ok(KeySlot::of(&slot)),
+        Ok(()) => Ok(KeySlot::of(slot)),
         Err(StorageError::AlreadyExists) => Err(Error::AlreadyExists { what: "key slot", name: key.to_string() }),
         Err(error) => Err(Error::storage("put", &key, error)),
     }
+}
+
+/// Makes a slot and stores it. One more than opening tries is made only where it `replaces` a slot, which the
+/// caller removes directly afterwards.
+///
+/// # Errors
+///
+/// [`Error::LimitExceeded`] where there are so many slots that opening would not try a further one; those of
+/// [`make_slot`] and [`store_slot`].
+pub(crate) fn create_slot(
+    storage: &dyn Storage,
+    provider: &dyn AeadProvider,
+    entropy: &dyn Entropy,
+    repository: RepositoryId,
+    new: NewSlot<'_>,
+    replaces: bool,
+    keyring_key: &KeyringKey,
+) -> Result<KeySlot> {
+    // One that cannot be read is not tried either.
+    let (others, _) = list_slots(storage, repository)?;
+    let most = limits::SLOTS_TRIED.saturating_sub(usize::from(!replaces));
+    if others.len() > most {
+        return Err(Error::limit("number of key slots", too_many(), to_u64(limits::SLOTS_TRIED)));
+    }
+    store_slot(storage, &make_slot(provider, entropy, repository, new, &others, keyring_key)?)
 }
 
 /// All key slots, and what is wrong with objects that should be slots but are not.
@@ -131,12 +198,14 @@ pub(crate) fn create_slot(
 /// # Errors
 ///
 /// Failures of the storage.
-pub(crate) fn list_slots(storage: &dyn Storage, repository: RepositoryId) -> Result<(Vec<KeySlot>, Vec<Error>)> {
+pub(crate) fn list_slots(storage: &dyn Storage, repository: RepositoryId) -> Result<(Vec<KeySlot>, Vec<DamagedSlot>)> {
     let (mut slots, mut damaged) = (Vec::new(), Vec::new());
     for id in slot_places(storage)? {
         match read_slot(storage, repository, id) {
             Ok(slot) => slots.push(KeySlot::of(&slot)),
-            Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => damaged.push(error),
+            // Removed since it was listed.
+            Err(Error::Storage { source: StorageError::NotFound, .. }) => {}
+            Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => damaged.push(DamagedSlot { id, error }),
             Err(error) => return Err(error),
         }
     }
@@ -152,19 +221,30 @@ pub(crate) fn list_slots(storage: &dyn Storage, repository: RepositoryId) -> Res
 /// [`Error::NotFound`]; [`Error::Conflict`] for the last slot that can be read, without which nobody
 /// could open the repository again.
 pub(crate) fn remove_slot(storage: &dyn Storage, repository: RepositoryId, id: SlotId) -> Result<()> {
-    let places = slot_places(storage)?;
-    if !places.contains(&id) {
+    if !slot_places(storage)?.contains(&id) {
         return Err(Error::not_found("key slot", id));
     }
-    let (slots, _) = list_slots(storage, repository)?;
-    if !slots.iter().any(|slot| slot.id != id) {
-        return Err(Error::Conflict {
-            what: format!("key slot {id}"),
-            reason: "it is the last one: nobody could open the repository without it".to_owned(),
-        });
+    let others_are_left = || list_slots(storage, repository).map(|(slots, _)| slots.iter().any(|slot| slot.id != id));
+    let last = || Error::Conflict {
+        what: format!("key slot {id}"),
+        reason: "it is the last one: nobody could open the repository without it".to_owned(),
+        transient: false,
+    };
+    if !others_are_left()? {
+        return Err(last());
     }
     let key = Place::Slot(id).key();
-    storage.delete(&key).map_err(|error| Error::storage("delete", &key, error))
+    let removed = read_slot(storage, repository, id);
+    storage.delete(&key).map_err(|error| Error::storage("delete", &key, error))?;
+    // Somebody else may have removed the others meanwhile. Of all who remove, the last to look sees what all
+    // have done, so one slot at least is put back.
+    if let Ok(slot) = removed
+        && !others_are_left()?
+    {
+        store_slot(storage, &slot)?;
+        return Err(last());
+    }
+    Ok(())
 }
 
 /// Tries the slots that the credential may open and returns the one that does and what it holds, at most [`limits::SLOTS_TRIED`] of them. A password
@@ -225,11 +305,7 @@ pub(crate) fn open_slots(
 
 /// Ids of all objects below `keys/` that are named like slots.
 fn slot_places(storage: &dyn Storage) -> Result<Vec<SlotId>> {
-    let objects = list_all(storage, layout::SLOTS).map_err(|source| Error::Storage {
-        operation: "list",
-        key: layout::SLOTS.to_owned(),
-        source,
-    })?;
+    let objects = list_all(storage, layout::SLOTS).map_err(|source| Error::list(layout::SLOTS, source))?;
     let ids = objects.iter().filter_map(|object| match Place::parse(&object.key) {
         Some(Place::Slot(id)) => Some(id),
         _ => None,

@@ -12,7 +12,9 @@ use crate::format::layout::Place;
 use crate::format::slot::{Derivation, Slot};
 use crate::id::{RepositoryId, SlotId};
 use crate::secret::Password;
-use crate::storage::{Key, MemoryStorage, PutMode, Storage, list_all};
+use crate::storage::{
+    Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError, list_all,
+};
 
 const REPOSITORY: RepositoryId = RepositoryId::new([1; 16]);
 const MEMORY: u64 = 1 << 30;
@@ -30,7 +32,8 @@ impl Fixture {
 
     fn create(&self, credential: Credential<'_>, label: &str) -> Result<KeySlot> {
         let parameters = Argon2Parameters::minimum_for_tests();
-        create_slot(&self.storage, &AesGcm, &self.entropy, REPOSITORY, credential, label, parameters, &self.key)
+        let new = NewSlot { credential, label, parameters };
+        create_slot(&self.storage, &AesGcm, &self.entropy, REPOSITORY, new, false, &self.key)
     }
 
     fn open<'a>(&self, credential: impl Into<Credential<'a>>) -> Result<[u8; 32]> {
@@ -111,6 +114,53 @@ fn a_damaged_slot_does_not_count_as_one_that_is_left() {
     fixture.put(&Place::Slot(bad).key(), b"rubbish");
     assert_eq!(remove_slot(&fixture.storage, REPOSITORY, good.id).unwrap_err().kind(), ErrorKind::Conflict);
     remove_slot(&fixture.storage, REPOSITORY, bad).unwrap();
+}
+
+/// A storage at which something happens directly before the first deletion.
+struct Interrupted<'a> {
+    storage: &'a MemoryStorage,
+    before_delete: std::sync::Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
+}
+
+impl Storage for Interrupted<'_> {
+    fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
+        self.storage.put(key, bytes, mode)
+    }
+    fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
+        self.storage.get(key, limit)
+    }
+    fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StorageError> {
+        self.storage.get_range(key, range)
+    }
+    fn stat(&self, key: &Key) -> Result<ObjectInfo, StorageError> {
+        self.storage.stat(key)
+    }
+    fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
+        self.storage.list(prefix, after)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        let event = self.before_delete.lock().unwrap().take();
+        event.into_iter().for_each(|event| event());
+        self.storage.delete(key)
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.storage.capabilities()
+    }
+}
+
+#[test]
+fn two_who_remove_at_once_leave_a_slot() {
+    let fixture = Fixture::new();
+    let (one, two) = (Password::from("one"), Password::from("two"));
+    let first = fixture.create((&one).into(), "").unwrap();
+    let second = fixture.create((&two).into(), "").unwrap();
+    let other = || remove_slot(&fixture.storage, REPOSITORY, second.id).unwrap();
+    let storage =
+        Interrupted { storage: &fixture.storage, before_delete: std::sync::Mutex::new(Some(Box::new(other))) };
+    let error = remove_slot(&storage, REPOSITORY, first.id).unwrap_err();
+    assert!(matches!(error, Error::Conflict { .. }) && !error.is_transient(), "{error}");
+    assert_eq!(fixture.open(&one).unwrap(), [0x77; 32], "it is put back");
+    assert_eq!(fixture.open_error(&two), ErrorKind::WrongPassword);
 }
 
 #[test]
@@ -245,17 +295,8 @@ fn unusable_slots_are_not_made() {
         (u32::MAX, 1, 1, ErrorKind::LimitExceeded),
     ] {
         let parameters = Argon2Parameters { memory_kib, iterations, parallelism };
-        let credential = (&password).into();
-        let slot = create_slot(
-            &fixture.storage,
-            &AesGcm,
-            &fixture.entropy,
-            REPOSITORY,
-            credential,
-            "",
-            parameters,
-            &fixture.key,
-        );
+        let new = NewSlot { credential: (&password).into(), label: "", parameters };
+        let slot = create_slot(&fixture.storage, &AesGcm, &fixture.entropy, REPOSITORY, new, false, &fixture.key);
         assert_eq!(slot.unwrap_err().kind(), kind);
     }
     assert!(list_all(&fixture.storage, "").unwrap().is_empty());
@@ -268,8 +309,13 @@ fn keyring_of(fixture: &Fixture) -> (Keyring, Vec<u8>) {
     .unwrap()
 }
 
-fn write(fixture: &Fixture, keyring: &Keyring) -> Result<()> {
-    write_keyring(&fixture.storage, &AesGcm, &fixture.entropy, REPOSITORY, &fixture.key, keyring)
+fn write_as(fixture: &Fixture, repository: RepositoryId, keyring: &mut Keyring) -> Result<()> {
+    let sealed = seal_keyring(&AesGcm, &fixture.entropy, repository, &fixture.key, keyring)?;
+    write_keyring(&fixture.storage, &AesGcm, &fixture.entropy, repository, &fixture.key, keyring, sealed)
+}
+
+fn write(fixture: &Fixture, keyring: &mut Keyring) -> Result<()> {
+    write_as(fixture, REPOSITORY, keyring)
 }
 
 fn read(fixture: &Fixture, config: &[u8]) -> Result<Keyring> {
@@ -279,17 +325,17 @@ fn read(fixture: &Fixture, config: &[u8]) -> Result<Keyring> {
 #[test]
 fn the_newest_keyring_is_read_and_keeps_the_old_keys() {
     let fixture = Fixture::new();
-    let (first, config) = keyring_of(&fixture);
+    let (mut first, config) = keyring_of(&fixture);
     assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::NotFound);
-    write(&fixture, &first).unwrap();
+    write(&fixture, &mut first).unwrap();
     assert_eq!(read(&fixture, &config).unwrap().encode().unwrap(), first.encode().unwrap());
     let decoded = Config::decode(&config).unwrap();
     assert_eq!(&decoded.writer_key, first.writer_key().verifying_key().as_bytes());
     assert_eq!(&decoded.maintenance_key, first.maintenance_key().verifying_key().as_bytes());
 
-    let second = with_new_root(&first, &fixture.entropy).unwrap();
-    write(&fixture, &second).unwrap();
-    assert!(matches!(write(&fixture, &second), Err(Error::Conflict { .. })));
+    let mut second = with_new_root(&first, &fixture.entropy).unwrap();
+    write(&fixture, &mut second).unwrap();
+    assert!(write(&fixture, &mut second).is_err_and(|error| error.is_transient()));
     let found = read(&fixture, &config).unwrap();
     assert_eq!(found.number, 2);
     assert!(found.generations.iter().map(|(generation, _)| *generation).eq([1, 2]));
@@ -301,8 +347,8 @@ fn the_newest_keyring_is_read_and_keeps_the_old_keys() {
 #[test]
 fn keyrings_are_bound_to_number_config_and_key() {
     let fixture = Fixture::new();
-    let (keyring, config) = keyring_of(&fixture);
-    write(&fixture, &keyring).unwrap();
+    let (mut keyring, config) = keyring_of(&fixture);
+    write(&fixture, &mut keyring).unwrap();
     let bytes = fixture.get(&Place::Keyring(1).key());
     assert_eq!(
         read(&fixture, b"another config").unwrap_err().to_string(),
@@ -325,6 +371,29 @@ fn keyrings_are_bound_to_number_config_and_key() {
         fixture.put(&Place::Keyring(1).key(), &changed);
         assert!(read(&fixture, &config).is_err(), "{bit}");
     }
+}
+
+#[test]
+fn keyrings_of_other_repositories_are_passed_over() {
+    let fixture = Fixture::new();
+    let other = RepositoryId::new([9; 16]);
+    let (mut stranger, _) = keyring_of(&fixture);
+    write_as(&fixture, other, &mut stranger).unwrap();
+    let (mut keyring, config) = keyring_of(&fixture);
+    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::NotFound);
+    write(&fixture, &mut keyring).unwrap();
+    assert_eq!(keyring.number, 2);
+    stranger.number = 3;
+    write_as(&fixture, other, &mut stranger).unwrap();
+    assert_eq!(read(&fixture, &config).unwrap().number, 2);
+    let mut next = with_new_root(&keyring, &fixture.entropy).unwrap();
+    write(&fixture, &mut next).unwrap();
+    assert_eq!(read(&fixture, &config).unwrap().number, 4);
+    // One that is damaged may be the newest, whatever its header says otherwise.
+    let mut damaged = fixture.get(&Place::Keyring(3).key());
+    damaged[0] ^= 1;
+    fixture.put(&Place::Keyring(5).key(), &damaged);
+    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::Damaged);
 }
 
 #[test]

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::crypto::{Argon2Parameters, hash};
 use crate::error::{Error, Result};
 use crate::format::config::{ChunkingParameters, Config, Padding};
-use crate::format::layout::Place;
+use crate::format::layout::{self, Place};
 use crate::id::RepositoryId;
-use crate::keys::{Credential, KeyringKey, create_keyring, create_slot, write_keyring};
+use crate::keys::{
+    Credential, KeyringKey, NewSlot, create_keyring, keyring_numbers, make_slot, seal_keyring, store_slot,
+    write_keyring,
+};
 use crate::limits;
 use crate::repository::environment::Environment;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::locked::signers;
-use crate::storage::{PutMode, Storage, StorageError};
+use crate::storage::{Key, PutMode, Storage, StorageError, list_all};
 
 /// Parameters of a new repository. They cannot be changed later.
 #[derive(Clone, Debug, Default)]
@@ -86,11 +91,12 @@ impl InitOptions {
 }
 
 impl Repository {
-    /// Creates a repository on an empty storage and opens it.
+    /// Creates a repository on an empty storage and opens it. What an interrupted init left is no repository: it
+    /// is removed.
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyExists`] where there is a repository, or the beginnings of one;
+    /// [`Error::AlreadyExists`] where there is a repository, or one that lost its `config`;
     /// [`Error::InvalidArgument`] for parameters that the format does not allow; [`Error::ReadOnly`],
     /// [`Error::Storage`].
     pub fn init(
@@ -112,7 +118,7 @@ impl Repository {
         let mut id = [0; 16];
         entropy.fill(&mut id)?;
         let repository = RepositoryId::new(id);
-        let (keyring, config_bytes) = create_keyring(entropy, |writer, maintenance| {
+        let (mut keyring, config_bytes) = create_keyring(entropy, |writer, maintenance| {
             let mut config = Config::new(repository, *writer.as_bytes(), *maintenance.as_bytes());
             config.chunking = options.chunking;
             config.padding = options.padding;
@@ -123,24 +129,31 @@ impl Repository {
         })?;
         let config = Config::decode(&config_bytes)?;
         let keyring_key = KeyringKey::generate(entropy)?;
-        // `config` comes last: until then there is no repository, and its slots and keyring belong to
-        // nobody. Whoever wins the put of `config` has a whole repository.
         let provider = &*environment.aead;
-        write_keyring(&*storage, provider, entropy, repository, &keyring_key, &keyring).map_err(begun)?;
-        create_slot(
-            &*storage,
-            provider,
-            entropy,
-            repository,
-            *credential,
-            &options.slot_label,
-            options.argon2,
-            &keyring_key,
-        )?;
-        storage.put(&config_key, config_bytes.clone().into(), PutMode::Create).map_err(|error| match error {
-            StorageError::AlreadyExists => exists(),
-            error => Error::storage("put", &config_key, error),
-        })?;
+        // Everything that can be refused is refused before the first put.
+        check_no_remains(&*storage)?;
+        for number in keyring_numbers(&*storage)? {
+            keyring.number = keyring.number.max(number.saturating_add(1));
+        }
+        let sealed = seal_keyring(provider, entropy, repository, &keyring_key, &keyring)?;
+        let slot = NewSlot { credential: *credential, label: &options.slot_label, parameters: options.argon2 };
+        let slot = make_slot(provider, entropy, repository, slot, &[], &keyring_key)?;
+        // `config` comes last: until then there is no repository, and its slot and keyring belong to
+        // nobody. Whoever wins the put of `config` has a whole repository; readers pass over what others left.
+        write_keyring(&*storage, provider, entropy, repository, &keyring_key, &mut keyring, sealed)?;
+        let ours = [Place::Keyring(keyring.number).key(), Place::Slot(slot.id).key()];
+        store_slot(&*storage, &slot)?;
+        let leftovers: Vec<Key> = all_keys(&*storage)?.into_iter().filter(|key| !ours.contains(key)).collect();
+        match put_config(&*storage, &config_key, &config_bytes) {
+            // Nobody else can win any more: what was there before belongs to nobody. None of it hurts if it stays.
+            Ok(()) => leftovers.iter().for_each(|key| drop(storage.delete(key))),
+            Err(error) => {
+                if matches!(error, Error::AlreadyExists { .. }) {
+                    ours.iter().for_each(|key| drop(storage.delete(key)));
+                }
+                return Err(error);
+            }
+        }
         let signers = signers(&config)?;
         let hash = hash::digest(&config_bytes);
         let inner = Inner::new(storage, environment, config, hash, signers, keyring_key, &keyring)?;
@@ -152,10 +165,34 @@ fn exists() -> Error {
     Error::AlreadyExists { what: "repository", name: "config".into() }
 }
 
-/// A keyring without `config`: somebody else is creating, or was interrupted while creating, a repository.
-fn begun(error: Error) -> Error {
-    match error {
-        Error::Conflict { what, .. } => Error::AlreadyExists { what: "repository", name: what },
-        other => other,
+/// A repository that lost its `config` is no empty place: its keys must stay.
+fn check_no_remains(storage: &dyn Storage) -> Result<()> {
+    for prefix in [layout::SESSIONS, layout::COLLECTIONS, layout::PACKS] {
+        let page = storage.list(prefix, None).map_err(|source| Error::list(prefix, source))?;
+        if let Some(object) = page.objects.first() {
+            return Err(Error::AlreadyExists { what: "repository", name: object.key.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Slots and keyrings: ours, and those of inits that were interrupted or run at this moment.
+fn all_keys(storage: &dyn Storage) -> Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    for prefix in [layout::SLOTS, layout::KEYRINGS] {
+        let objects = list_all(storage, prefix).map_err(|source| Error::list(prefix, source))?;
+        keys.extend(objects.into_iter().map(|object| object.key).filter(|key| Place::parse(key).is_some()));
+    }
+    Ok(keys)
+}
+
+/// Decides whose repository it is.
+fn put_config(storage: &dyn Storage, key: &Key, bytes: &[u8]) -> Result<()> {
+    let Err(error) = storage.put(key, Bytes::copy_from_slice(bytes), PutMode::Create) else { return Ok(()) };
+    match storage.get(key, limits::CONFIG) {
+        // It arrived, and the answer to it, or to the first try of it, did not.
+        Ok(found) if found == bytes => Ok(()),
+        Ok(_) => Err(exists()),
+        Err(_) => Err(Error::storage("put", key, error)),
     }
 }

@@ -5,11 +5,11 @@ use crate::error::Result;
 use crate::format::layout::Place;
 use crate::id::SlotId;
 use crate::keys::{
-    Credential, KeySlot, RecoveryKey, create_slot, list_slots, open_slots, read_newest_keyring, remove_slot,
-    with_new_root, write_keyring,
+    Credential, DamagedSlot, KeySlot, NewSlot, RecoveryKey, create_slot, list_slots, open_slots, read_newest_keyring,
+    remove_slot, seal_keyring, with_new_root, write_keyring,
 };
 use crate::limits;
-use crate::repository::environment::Control;
+use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::Repository;
 
 impl Repository {
@@ -22,12 +22,21 @@ impl Repository {
         Ok(list_slots(&*self.inner.storage, self.id())?.0)
     }
 
+    /// What stands in the place of key slots and opens nothing. [`remove_slot`](Self::remove_slot) removes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`key_slots`](Self::key_slots).
+    pub fn damaged_key_slots(&self) -> Result<Vec<DamagedSlot>> {
+        Ok(list_slots(&*self.inner.storage, self.id())?.1)
+    }
+
     /// Adds a password. `label` is for people and visible to everybody, at most 63 bytes.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an empty password, a long label or weak
-    /// parameters; [`Error::LimitExceeded`](crate::Error::LimitExceeded) at 8 slots of a kind; failures of
+    /// parameters; [`Error::LimitExceeded`](crate::Error::LimitExceeded) where there are 8 slots; failures of
     /// the storage.
     pub fn add_password(
         &self,
@@ -35,19 +44,14 @@ impl Repository {
         label: &str,
         parameters: Argon2Parameters,
     ) -> Result<SlotId> {
+        self.add_slot(NewSlot { credential: *credential, label, parameters }, false)
+    }
+
+    fn add_slot(&self, new: NewSlot<'_>, replaces: bool) -> Result<SlotId> {
         let inner = &self.inner;
         inner.check_writable()?;
-        let environment = &inner.environment;
-        let slot = create_slot(
-            &*inner.storage,
-            &*environment.aead,
-            &*environment.entropy,
-            self.id(),
-            *credential,
-            label,
-            parameters,
-            &inner.keyring_key,
-        )?;
+        let Environment { aead, entropy, .. } = &inner.environment;
+        let slot = create_slot(&*inner.storage, &**aead, &**entropy, self.id(), new, replaces, &inner.keyring_key)?;
         Ok(slot.id)
     }
 
@@ -78,7 +82,8 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::WrongPassword`](crate::Error::WrongPassword) where `old` opens no slot; as
-    /// [`add_password`](Self::add_password). An interrupted change leaves both.
+    /// [`add_password`](Self::add_password), but that there may be 8 slots. An interrupted change leaves both; the
+    /// new one may not be tried then, until one of more than 8 is removed.
     pub fn change_password(
         &self,
         old: &Credential<'_>,
@@ -89,7 +94,8 @@ impl Repository {
         let max_memory = u64::from(Argon2Parameters::MAX_MEMORY_KIB).saturating_mul(1024);
         let (slot, _) = open_slots(&*inner.storage, &*inner.environment.aead, self.id(), *old, max_memory)?;
         let label = self.key_slots()?.into_iter().find(|known| known.id == slot).map(|known| known.label);
-        let id = self.add_password(new, label.as_deref().unwrap_or_default(), parameters)?;
+        let new = NewSlot { credential: *new, label: label.as_deref().unwrap_or_default(), parameters };
+        let id = self.add_slot(new, true)?;
         self.remove_slot(&slot)?;
         Ok(id)
     }
@@ -108,8 +114,10 @@ impl Repository {
         let provider = &*environment.aead;
         let config = inner.get(&Place::Config.key(), limits::CONFIG, &Control::default())?;
         let newest = read_newest_keyring(&*inner.storage, provider, self.id(), &inner.keyring_key, &config)?;
-        let next = with_new_root(&newest, &*environment.entropy)?;
-        write_keyring(&*inner.storage, provider, &*environment.entropy, self.id(), &inner.keyring_key, &next)?;
+        let entropy = &*environment.entropy;
+        let mut next = with_new_root(&newest, entropy)?;
+        let sealed = seal_keyring(provider, entropy, self.id(), &inner.keyring_key, &next)?;
+        write_keyring(&*inner.storage, provider, entropy, self.id(), &inner.keyring_key, &mut next, sealed)?;
         Ok(next.generations.last().map_or(0, |(generation, _)| *generation))
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::config::Config;
 use crate::format::layout::Place;
 use crate::id::{BackupId, Digest, RepositoryId, SessionId};
-use crate::keys::{Credential, KeySlot, list_slots, open_slots, read_newest_keyring};
+use crate::keys::{Credential, DamagedSlot, KeySlot, list_slots, open_slots, read_newest_keyring};
 use crate::limits;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::{Inner, Repository};
@@ -111,6 +111,15 @@ impl LockedRepository {
     /// [`Error::Storage`].
     pub fn key_slots(&self) -> Result<Vec<KeySlot>> {
         Ok(list_slots(&*self.storage, self.config.repository)?.0)
+    }
+
+    /// What stands in the place of key slots and opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub fn damaged_key_slots(&self) -> Result<Vec<DamagedSlot>> {
+        Ok(list_slots(&*self.storage, self.config.repository)?.1)
     }
 
     /// The backups, oldest first, as far as their signatures tell.

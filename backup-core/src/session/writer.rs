@@ -60,13 +60,28 @@ impl SessionWriter {
                 map.u64(4, u64::from(nanoseconds));
             })?;
             storage.put(&key, bytes.into(), PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
-            let history = before.read_again(records)?;
-            if history.newest_mark < generation {
-                return Ok((Self { session, generation }, history));
+            let opened = Self { session, generation };
+            match before.read_again(records) {
+                Ok(history) if history.newest_mark < generation => return Ok((opened, history)),
+                // A collection marked packs between W0 and W2: this session might refer to them unseen.
+                Ok(_) => opened.abandon(storage),
+                Err(error) => {
+                    opened.abandon(storage);
+                    return Err(error);
+                }
             }
-            // A collection marked packs between W0 and W2: this session might refer to them unseen.
         }
-        Err(Error::Conflict { what: "the repository".into(), reason: "collections kept overtaking the session".into() })
+        Err(Error::Conflict {
+            what: "the repository".into(),
+            reason: "collections kept overtaking the session".into(),
+            transient: true,
+        })
+    }
+
+    /// Ends a session that has stored nothing and will never commit: its mark goes away. Where it cannot, it
+    /// is left, as that of a crashed session is; collections end such sessions.
+    pub(crate) fn abandon(&self, storage: &dyn Storage) {
+        let _ = storage.delete(&Place::SessionOpen(self.generation, self.session).key());
     }
 
     /// Decides the session (W4) and checks that the decision counts (W5). `known` is the history that the
@@ -102,6 +117,7 @@ impl SessionWriter {
             Err(Error::Conflict {
                 what: format!("session {}", self.session),
                 reason: "a collection ended before the commit arrived".into(),
+                transient: true,
             })
         }
     }
@@ -123,7 +139,8 @@ impl SessionWriter {
                     Ok(Outcome::Revoked(_)) => "a collection revoked the session",
                     Ok(Outcome::Committed(_)) | Err(_) => "somebody else decided the session",
                 };
-                Err(Error::Conflict { what: format!("session {}", self.session), reason: reason.into() })
+                let what = format!("session {}", self.session);
+                Err(Error::Conflict { what, reason: reason.into(), transient: true })
             }
             // These say that nothing was or will be stored.
             Err(StorageError::NotFound)

@@ -1,17 +1,17 @@
 //! Config, key slots and keyring: without them nobody opens the repository again.
 
 use crate::crypto::hash;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::layout::{self, Place};
-use crate::keys::{list_slots, read_newest_keyring};
+use crate::keys::{list_slots, newest_keyring, read_newest_keyring};
 use crate::length::to_u64;
 use crate::limits;
 use crate::object::ObjectType;
 use crate::repository::handle::{Inner, read_error};
 use crate::repository::verify::report::{FindingKind, Findings};
 use crate::repository::verify::sites::Site;
-use crate::storage::{StorageError, list_all};
+use crate::storage::StorageError;
 
 /// Checks that the repository can be opened again, as far as that can be seen: `config` is the one that was
 /// opened, slots and the newest keyring are there and look like what they are.
@@ -34,12 +34,8 @@ fn check_slots(site: &Site<'_>, findings: &Findings) -> Result<()> {
         Ok(listed) => listed,
         Err(error) => return findings.add_error(FindingKind::Record, layout::SLOTS, error),
     };
-    for error in damaged {
-        let object = match &error {
-            Error::Damaged { name, .. } => name.clone(),
-            _ => layout::SLOTS.to_owned(),
-        };
-        findings.add_error(FindingKind::Record, &object, error)?;
+    for slot in damaged {
+        findings.add_error(FindingKind::Record, Place::Slot(slot.id).key().as_str(), slot.error)?;
     }
     if slots.is_empty() {
         findings.add(FindingKind::Missing, layout::SLOTS, "there is no key slot that can be read")?;
@@ -48,19 +44,15 @@ fn check_slots(site: &Site<'_>, findings: &Findings) -> Result<()> {
 }
 
 fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) -> Result<()> {
-    let objects = list_all(site.storage, layout::KEYRINGS).map_err(|source| Error::list(layout::KEYRINGS, source))?;
-    let numbers = objects.iter().filter_map(|object| match Place::parse(&object.key) {
-        Some(Place::Keyring(number)) => Some(number),
-        _ => None,
-    });
-    let newest = numbers.max().unwrap_or(0);
     let wanted = inner.map_or(1, |inner| inner.keyring_number);
-    if newest < wanted {
+    let Some((newest, read)) =
+        newest_keyring(site.storage, site.signers.repository)?.filter(|(newest, _)| *newest >= wanted)
+    else {
         // An older one lacks keys.
         return findings.missing(Place::Keyring(wanted).key().as_str());
-    }
+    };
     let key = Place::Keyring(newest).key();
-    let read = site.storage.get(&key, limits::KEYRING).map_err(|error| read_error(&key, error)).and_then(|bytes| {
+    let read = read.map_err(|error| read_error(&key, error)).and_then(|bytes| {
         let kind = ObjectType::Keyring;
         Header::parse(&bytes, to_u64(bytes.len()), kind.name(), key.as_str()).map(drop)?;
         let Some(inner) = inner else { return Ok(()) };
