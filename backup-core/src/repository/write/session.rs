@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
-use crate::content::{CatalogueEntries, CatalogueReader, Entry, EntryPath, EntrySorter, PageSource};
+use crate::content::{CatalogueEntries, CatalogueReader, EncodedEntry, Entry, EntryPath, EntrySorter, PageSource};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
-use crate::id::BackupId;
+use crate::id::{BackupId, SessionId};
 use crate::object::{ObjectType, name_of};
 use crate::progress::Event;
 use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems, error_chain};
@@ -212,21 +212,8 @@ impl BackupSession {
         let (writer, history) = inner.with_records(&control, |records| {
             SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
         })?;
-        let view = view::for_writing(inner, &history, &control)?;
-        let parent = match &options.parent {
-            Parent::None => None,
-            Parent::Newest => newest_like(inner, &history, &options)?,
-            Parent::Backup(id) => {
-                let commit = history.commits.get(id).ok_or_else(|| Error::not_found("backup", id))?;
-                Some(inner.read_backup(commit, &control)?)
-            }
-        };
-        let level = options.compression_level.unwrap_or(inner.config.compression_level);
-        // What may be referred to is less than what can be read: other readers of the handle do not see it.
-        let pages = IndexedPages::new(inner, Arc::clone(&view.index), Arc::clone(&inner.cache), &control);
-        let store =
-            ChunkStore::new(Arc::clone(inner), writer.session, level, control.clone(), view.index, view.orphans);
-        store.worker()?;
+        let (parent, pages, store) = Self::prepare(inner, &options, writer.session, &history)
+            .inspect_err(|_| writer.abandon(&*inner.storage))?;
         Ok(Self {
             repository: repository.clone(),
             history,
@@ -241,6 +228,32 @@ impl BackupSession {
             store,
             collected: Collected::default(),
         })
+    }
+
+    /// What a session needs besides its mark: the parent, its pages, and a store on an index of what may be referred
+    /// to.
+    fn prepare(
+        inner: &Arc<Inner>,
+        options: &BackupOptions,
+        session: SessionId,
+        history: &History,
+    ) -> Result<(Option<Backup>, IndexedPages, ChunkStore)> {
+        let control = &options.control;
+        let view = view::for_writing(inner, history, control)?;
+        let parent = match &options.parent {
+            Parent::None => None,
+            Parent::Newest => newest_like(inner, history, options)?,
+            Parent::Backup(id) => {
+                let commit = history.commits.get(id).ok_or_else(|| Error::not_found("backup", id))?;
+                Some(inner.read_backup(commit, control)?)
+            }
+        };
+        let level = options.compression_level.unwrap_or(inner.config.compression_level);
+        // What may be referred to is less than what can be read: other readers of the handle do not see it.
+        let pages = IndexedPages::new(inner, Arc::clone(&view.index), Arc::clone(&inner.cache), control);
+        let store = ChunkStore::new(Arc::clone(inner), session, level, control.clone(), view.index, view.orphans);
+        store.worker()?;
+        Ok((parent, pages, store))
     }
 
     /// The backup that this one is made relative to.
@@ -462,7 +475,7 @@ fn newest_like(inner: &Inner, history: &History, options: &BackupOptions) -> Res
         match inner.read_backup(commit, &options.control) {
             Ok(backup) if backup.kind == options.kind && backup.host == options.host => return Ok(Some(backup)),
             Ok(_) => {}
-            Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. })) => {
+            Err(error) if error.is_of_one_object() => {
                 inner.check_keyring_is_not_older(commit, &options.control)?;
                 let name = Place::Body(commit.content.body).key();
                 options.control.event(&Event::Problem { name: name.as_str(), message: &error_chain(&error) });
