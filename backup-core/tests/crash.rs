@@ -345,7 +345,8 @@ fn a_session_is_of_no_use_after_a_failure_and_its_handle_is() {
     assert!(failed);
     drop(writer);
     storage.set_script(|_| Fault::None);
-    assert!(session.commit().is_err());
+    let error = session.commit().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     assert_eq!(repository.backups().unwrap().len(), 1);
     assert_sound(&repository);
 }

@@ -154,7 +154,7 @@ pub struct BackupSession {
     started: Timestamp,
     names: BTreeSet<EntryPath>,
     /// A failed operation may have left claims without chunks: nothing can be committed then.
-    failed: bool,
+    failed: AtomicBool,
     pub(crate) control: Control,
     pub(crate) store: ChunkStore,
     pub(crate) collected: Collected,
@@ -223,7 +223,7 @@ impl BackupSession {
             pages,
             started,
             names: BTreeSet::new(),
-            failed: false,
+            failed: AtomicBool::new(false),
             control,
             store,
             collected: Collected::default(),
@@ -325,9 +325,7 @@ impl BackupSession {
     /// it took the commit; [`Error::Storage`]. No backup exists after any error but
     /// [`Error::UnknownOutcome`].
     pub fn commit(self) -> Result<Backup> {
-        if self.failed {
-            return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
-        }
+        self.check_usable()?;
         self.control.cancel().check()?;
         let inner = &self.repository.inner;
         let sorter = std::mem::take(&mut *lock(&self.collected.sorter)?).0;
@@ -448,13 +446,11 @@ impl BackupSession {
 
     pub(crate) fn parent_entries(&self, from: &EntryPath) -> Option<CatalogueEntries<'_>> {
         let parent = self.parent.as_ref()?;
-        Some(CatalogueReader::new(parent.catalogue, self.parent_pages()).entries(Some(from)))
+        Some(CatalogueReader::new(parent.catalogue, self.parent_pages()).entries(Some(from)).past_damage())
     }
 
     fn reserve(&mut self, path: &EntryPath) -> Result<()> {
-        if self.failed {
-            return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
-        }
+        self.check_usable()?;
         if self.names.insert(path.clone()) {
             Ok(())
         } else {
@@ -462,9 +458,16 @@ impl BackupSession {
         }
     }
 
-    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
-        self.failed |= result.is_err();
-        result
+    /// Refuses to go on after a failure.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Error::invalid("backup session", "an operation of it failed; only abort is possible"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 }
 

@@ -268,56 +268,48 @@ pub(crate) fn taken(slot: &Mutex<Option<Content>>) -> Result<Content> {
 ///
 /// Work is done inside [`write`](io::Write::write) whenever enough bytes have gathered, on the
 /// session's threads. The entry exists once [`finish`](Self::finish) returned; a writer that is
-/// dropped before leaves nothing in the backup. Not for use from several threads at once.
+/// dropped before leaves nothing in the backup. One that failed leaves a session that cannot be
+/// committed, whether or not its error was looked at. Not for use from several threads at once.
 pub struct StreamWriter<'s> {
-    session: &'s mut BackupSession,
+    session: &'s BackupSession,
     entry: Entry,
     cutter: Cutter,
     references: Vec<ChunkRef>,
     batch: Vec<Vec<u8>>,
     batched: usize,
-    failed: bool,
 }
 
 /// Bytes that gather before a [`StreamWriter`] puts its threads to work.
 const BATCH: usize = 16 << 20;
 
 impl<'s> StreamWriter<'s> {
-    pub(crate) fn new(session: &'s mut BackupSession, path: EntryPath) -> Result<Self> {
+    pub(crate) fn new(session: &'s BackupSession, path: EntryPath) -> Self {
         session.control.event(&Event::EntryStarted { path: &path });
         let cutter = Cutter::new(session.gear());
-        Ok(Self {
+        Self {
             session,
             entry: Entry::new(path, EntryKind::Stream),
             cutter,
             references: Vec::new(),
             batch: Vec::new(),
             batched: 0,
-            failed: false,
-        })
+        }
     }
 
-    /// Takes bytes; all of them, or an error after which the writer is of no more use.
+    /// Takes bytes; all of them, or an error after which the writer and its session are of no more use.
     ///
     /// # Errors
     ///
     /// [`Error::Storage`] and others of storing chunks, [`Error::Cancelled`].
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
-        if self.failed {
-            return Err(Error::invalid("stream writer", "it failed before"));
-        }
-        let result = loop {
-            if bytes.is_empty() {
-                break Ok(());
-            }
+        self.session.check_usable()?;
+        while !bytes.is_empty() {
             let count = self.cutter.push(bytes);
             bytes = bytes.get(count..).unwrap_or_default();
-            if let Err(error) = self.gather(false) {
-                break Err(error);
-            }
-        };
-        self.failed = result.is_err();
-        result
+            let gathered = self.gather(false);
+            self.session.note(gathered)?;
+        }
+        Ok(())
     }
 
     /// Ends the entry and adds it to the backup.
@@ -325,10 +317,13 @@ impl<'s> StreamWriter<'s> {
     /// # Errors
     ///
     /// As [`push`](Self::push); [`Error::AlreadyExists`] where the backup has an entry of this path.
-    pub fn finish(mut self) -> Result<Entry> {
-        if self.failed {
-            return Err(Error::invalid("stream writer", "it failed before"));
-        }
+    pub fn finish(self) -> Result<Entry> {
+        let session = self.session;
+        session.check_usable()?;
+        session.note(self.complete())
+    }
+
+    fn complete(mut self) -> Result<Entry> {
         self.gather(true)?;
         self.process()?;
         let pages = Pages::new(&self.session.store)?;
