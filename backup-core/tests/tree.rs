@@ -517,6 +517,20 @@ fn unchanged_files_are_not_read_again() {
     }
 }
 
+/// A file system's clock has ticks: a write within the tick of the reading, that keeps the length, changes no time.
+#[test]
+fn a_file_that_changed_just_before_it_was_read_is_read_again() {
+    // The clock of these tests stands at 1 790 000 000.
+    for (age, is_trusted) in [(-10, false), (0, false), (1, false), (2, false), (3, true)] {
+        let repository = repository();
+        let file = |seed| Node::file("f", noise(seed, 3000)).stamped(1_790_000_000 - age, 1);
+        back_up(&repository, vec![file(1)], 1);
+        let backup = back_up(&repository, vec![file(2)], 1);
+        let expected = if is_trusted { 1 } else { 2 };
+        assert_eq!(bytes(&restore(&repository, &backup, 1), "f"), noise(expected, 3000), "{age} seconds");
+    }
+}
+
 #[test]
 fn a_path_twice_is_refused_by_name() {
     for threads in [1, 3] {

@@ -1,7 +1,7 @@
 //! Trees of files: small files are read by the workers, large ones are cut by the caller's thread.
 //!
 //! A file whose size, times and inode are those of the parent backup is not read again, provided
-//! that the repository still has every chunk of it.
+//! that it had not just been changed then, and that the repository still has every chunk of it.
 
 use std::io;
 use std::iter::Peekable;
@@ -22,10 +22,12 @@ use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::Assembler;
 use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
 use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
+use crate::repository::write::read_at::ReadAt;
 use crate::repository::write::session::{BackupSession, Collected};
 use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
 use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
+use crate::time::Timestamp;
 
 /// What the nodes of one walk share.
 #[derive(Clone, Copy)]
@@ -39,6 +41,8 @@ struct Walk<'env> {
     small: u64,
     gear: &'env Arc<Gear>,
     names: &'env FirstNames,
+    /// When the parent backup began.
+    parent_started: Option<Timestamp>,
 }
 
 /// Backs up a tree.
@@ -56,6 +60,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         small: to_u64(gear.minimum()),
         gear: &gear,
         names: &names,
+        parent_started: session.parent().map(|parent| parent.started),
     };
     let mut later = LaterNames::new();
     let mut parent: Option<Peekable<Parent<'_>>> = None;
@@ -144,7 +149,7 @@ impl<'env> Walk<'env> {
             return self.insert(&entry);
         };
         if let Some(before) = before
-            && is_same_file(&entry, size, &before)
+            && self.is_same_file(&entry, size, &before)
             && self.refer_all(&before.content)?
         {
             entry.content = before.content;
@@ -280,13 +285,38 @@ impl<'env> Walk<'env> {
         if entry.inconsistent {
             self.problem(&entry.path.to_string(), "changed while it was read");
         }
-        self.names.end(&entry.path, true)?;
         self.insert(entry)
     }
 
+    /// Inserts an entry, or records that the format has no place for what it holds: whoever may attach to a file what
+    /// he likes must not be able to end the backup of everybody.
     fn insert(self, entry: &Entry) -> Result<()> {
-        self.store.control().event(&Event::EntryFinished { path: &entry.path });
-        self.collected.insert(entry)
+        match EncodedEntry::new(entry) {
+            Ok(encoded) => {
+                self.names.end(&entry.path, true)?;
+                self.store.control().event(&Event::EntryFinished { path: &entry.path });
+                self.collected.insert(entry.size(), encoded)
+            }
+            Err(error) => self.lost(&entry.path, &error_chain(&error)),
+        }
+    }
+
+    /// Whether the file system says that nothing changed since the parent backup read it.
+    fn is_same_file(self, entry: &Entry, size: u64, before: &Entry) -> bool {
+        let (now, then) = (&entry.attributes, &before.attributes);
+        let is_settled = |changed: Timestamp| {
+            self.parent_started.is_some_and(|started| started.seconds_since(changed) >= COARSEST_TICK)
+        };
+        entry.kind == EntryKind::File
+            && before.kind == EntryKind::File
+            && before.hard_link.is_none()
+            && !before.inconsistent
+            && before.size() == size
+            && now.modified.is_some()
+            && now.modified == then.modified
+            && now.changed.is_some_and(is_settled)
+            && now.changed == then.changed
+            && now.inode == then.inode
     }
 
     /// Marks every chunk of a content as needed; `false` where one is missing.
@@ -324,53 +354,11 @@ impl<'env> Walk<'env> {
     }
 }
 
-/// Whether the file system says that nothing changed since the parent backup.
-fn is_same_file(entry: &Entry, size: u64, before: &Entry) -> bool {
-    let (now, then) = (&entry.attributes, &before.attributes);
-    entry.kind == EntryKind::File
-        && before.kind == EntryKind::File
-        && before.hard_link.is_none()
-        && !before.inconsistent
-        && before.size() == size
-        && now.modified.is_some()
-        && now.modified == then.modified
-        && now.changed.is_some()
-        && now.changed == then.changed
-        && now.inode == then.inode
-}
-
 /// Whether a file goes on behind its length: those of `/proc` announce nothing and hold something.
 fn has_more(file: &dyn FileContent, length: u64) -> bool {
     file.read_at(length, &mut [0]).is_ok()
 }
 
-/// A file's bytes in order, up to a length, or up to where it ends by now.
-struct ReadAt<'a> {
-    source: &'a dyn FileContent,
-    position: u64,
-    end: u64,
-    ended_early: bool,
-}
-
-impl io::Read for ReadAt<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut want = to_u64(buffer.len()).min(self.end.saturating_sub(self.position));
-        while want > 0 {
-            let count = to_usize(want, "read").map_err(io::Error::other)?;
-            let Some(target) = buffer.get_mut(..count) else { break };
-            match self.source.read_at(self.position, target) {
-                Ok(()) => {
-                    self.position = self.position.saturating_add(want);
-                    return Ok(count);
-                }
-                // It was truncated meanwhile: halve until what is left fits.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.ended_early = true;
-                    want /= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(0)
-    }
-}
+/// Seconds within which a file system may give two changes the same time. A file that was changed so shortly before
+/// it was read may have been changed again afterwards without a trace.
+const COARSEST_TICK: f64 = 2.0;
