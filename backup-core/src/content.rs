@@ -15,7 +15,7 @@ pub use self::path::EntryPath;
 
 pub(crate) use self::builder::{IMAGE_LEAF_CHUNKS, ImageContentBuilder, StreamContentBuilder};
 pub(crate) use self::catalogue::{
-    CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EntrySorter,
+    CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EncodedEntry, EntrySorter,
 };
 pub(crate) use self::cursor::{ContentBelow, Leaves, Refs, content_below, walk_pages};
 pub(crate) use self::entry::{ChunkRef, ContentRoot, PageRef};

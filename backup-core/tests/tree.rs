@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use backup_core::ErrorKind;
-use backup_core::content::{Entry, EntryKind, EntryPath};
+use backup_core::content::{Attributes, Entry, EntryKind, EntryPath};
 use backup_core::extent::Extent;
 use backup_core::repository::{Backup, Repository, Selection};
 use backup_core::source::{BlockSink, BlockSource, TreeSink};
@@ -528,6 +528,42 @@ fn a_file_that_changed_just_before_it_was_read_is_read_again() {
         let backup = back_up(&repository, vec![file(2)], 1);
         let expected = if is_trusted { 1 } else { 2 };
         assert_eq!(bytes(&restore(&repository, &backup, 1), "f"), noise(expected, 3000), "{age} seconds");
+    }
+}
+
+/// What a file system lets a user attach to his file must not end the backup of everybody.
+#[test]
+fn an_entry_that_cannot_be_kept_is_a_problem_of_its_own() {
+    for threads in [1, 3] {
+        let repository = repository();
+        let large = |node: Node| {
+            let mut attributes = Attributes::default();
+            attributes.extended = (1..=80).map(|name| (vec![b'u', name], vec![name; 60_000])).collect();
+            Node { attributes: Some(attributes), ..node }
+        };
+        let strange = |node: Node| Node { mode: Some(0o10_0644), ..node };
+        let nodes = vec![
+            large(Node::directory("d")),
+            large(Node::file("d/large", noise(1, 300_000))),
+            large(Node::file("d/small", b"first")),
+            Node::file("d/small-second", b"first").link_to("d/small"),
+            Node::file("d/small-third", b"first").link_to("d/small"),
+            large(Node::file("d/image", noise(2, 300_000)).image()),
+            strange(Node::symlink("l", "target")),
+            Node::file("z", b"last"),
+        ];
+        let backup = back_up(&repository, nodes, threads);
+        assert_eq!(problems(&backup), ["d", "d/image", "d/large", "d/small", "l"]);
+        let about = |name: &str| &backup.problems.iter().find(|problem| problem.name == name).unwrap().message;
+        assert!(about("d/small").contains("4194304"), "{}", about("d/small"));
+        assert!(about("l").contains("mode"), "{}", about("l"));
+        let made = restore(&repository, &backup, threads);
+        assert_eq!(made.len(), 3);
+        assert_eq!(made[&path("d/small-second")], content(b"first"));
+        assert_eq!(made[&path("d/small-third")], Made::Link(path("d/small-second")));
+        assert_eq!(made[&path("z")], content(b"last"));
+        assert_eq!(backup.statistics.entries, 3);
+        assert_sound(&repository);
     }
 }
 

@@ -13,4 +13,4 @@ mod sorter;
 
 pub(crate) use self::page::{CatalogueRoot, Expected as CataloguePage};
 pub(crate) use self::reader::{CatalogueBelow, CatalogueCursor, CatalogueEntries, CatalogueReader};
-pub(crate) use self::sorter::EntrySorter;
+pub(crate) use self::sorter::{EncodedEntry, EntrySorter};

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::content::catalogue::page::{CatalogueChild, encode_leaf};
     use crate::content::catalogue::record::tests::any_path;
-    use crate::content::catalogue::sorter::EntrySorter;
+    use crate::content::catalogue::sorter::{EncodedEntry, EntrySorter};
     use crate::content::entry::{EntryKind, PageRef};
     use crate::content::page::memory::MemoryPages;
     use crate::content::page::{PageStore, Tree, encode_page};
@@ -347,7 +347,8 @@ mod tests {
         let pages = MemoryPages::default();
         let mut sorter = EntrySorter::new();
         for number in 0..50_000u32 {
-            sorter.push(&Entry::new(path(&format!("d{}/f{number:06}", number / 1000)), EntryKind::File)).unwrap();
+            let entry = Entry::new(path(&format!("d{}/f{number:06}", number / 1000)), EntryKind::File);
+            sorter.push(EncodedEntry::new(&entry).unwrap()).unwrap();
         }
         let reader = CatalogueReader::new(sorter.finish(KEY, &pages).unwrap(), &pages);
         for number in [0, 31_415, 49_999] {
@@ -364,7 +365,9 @@ mod tests {
         fn changed_pages_do_no_harm(paths in prop::collection::btree_set(any_path(), 1..400), which: prop::sample::Index, at: prop::sample::Index, byte: u8) {
             let pages = MemoryPages::default();
             let mut sorter = EntrySorter::new();
-            paths.iter().for_each(|path| sorter.push(&Entry::new(path.clone(), EntryKind::Fifo)).unwrap());
+            for path in &paths {
+                sorter.push(EncodedEntry::new(&Entry::new(path.clone(), EntryKind::Fifo)).unwrap()).unwrap();
+            }
             let root = sorter.finish(KEY, &pages).unwrap();
             let all = pages.each();
             let (page, bytes) = &all[which.index(all.len())];

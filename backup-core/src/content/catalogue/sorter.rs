@@ -30,6 +30,26 @@ pub(crate) struct EntrySorter {
     entries: u64,
 }
 
+/// An entry that can be stored.
+pub(crate) struct EncodedEntry {
+    /// As in [`Sortable`].
+    path: Box<[u8]>,
+    bytes: Box<[u8]>,
+}
+
+impl EncodedEntry {
+    /// Encodes an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] or [`Error::LimitExceeded`] naming the entry, where the format has no place for
+    /// what it holds.
+    pub(crate) fn new(entry: &Entry) -> Result<Self> {
+        let path = entry.path.as_bytes().iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect();
+        Ok(Self { path, bytes: record::encode(entry)?.into_boxed_slice() })
+    }
+}
+
 /// The path as it sorts, with NUL for `/`, and the encoded entry.
 type Sortable = (Box<[u8]>, Box<[u8]>);
 
@@ -55,16 +75,14 @@ impl EntrySorter {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] or [`Error::LimitExceeded`] for an entry that cannot be stored,
     /// [`Error::AlreadyExists`] where two entries were seen to have the same path (the others are
     /// seen by [`finish`](Self::finish)).
-    pub(crate) fn push(&mut self, entry: &Entry) -> Result<()> {
-        let encoded = record::encode(entry)?.into_boxed_slice();
-        let path: Box<[u8]> = entry.path.as_bytes().iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect();
+    pub(crate) fn push(&mut self, entry: EncodedEntry) -> Result<()> {
+        let EncodedEntry { path, bytes } = entry;
         // Two boxes and what the allocator adds to them.
-        let size = path.len().saturating_add(encoded.len()).saturating_add(64);
+        let size = path.len().saturating_add(bytes.len()).saturating_add(64);
         self.waiting_size = self.waiting_size.saturating_add(size);
-        self.waiting.push((path, encoded));
+        self.waiting.push((path, bytes));
         self.entries = self.entries.saturating_add(1);
         if self.waiting_size >= RUN {
             self.close_run()?;
@@ -253,7 +271,7 @@ mod tests {
 
     fn catalogue<'e>(entries: impl IntoIterator<Item = &'e Entry>, pages: &MemoryPages) -> CatalogueRoot {
         let mut sorter = EntrySorter::new();
-        entries.into_iter().for_each(|entry| sorter.push(entry).unwrap());
+        entries.into_iter().for_each(|entry| sorter.push(EncodedEntry::new(entry).unwrap()).unwrap());
         sorter.finish(KEY, pages).unwrap()
     }
 
@@ -270,7 +288,7 @@ mod tests {
             let pages = MemoryPages::default();
             let mut sorter = EntrySorter::new();
             for (number, entry) in shuffled.into_iter().enumerate() {
-                sorter.push(entry).unwrap();
+                sorter.push(EncodedEntry::new(entry).unwrap()).unwrap();
                 if number % run == 0 {
                     sorter.close_run().unwrap();
                 }
@@ -298,12 +316,12 @@ mod tests {
     fn the_same_path_twice_is_an_error_that_names_it() {
         for apart in [false, true] {
             let mut sorter = EntrySorter::new();
-            sorter.push(&file(1)).unwrap();
-            sorter.push(&file(2)).unwrap();
+            sorter.push(EncodedEntry::new(&file(1)).unwrap()).unwrap();
+            sorter.push(EncodedEntry::new(&file(2)).unwrap()).unwrap();
             if apart {
                 sorter.close_run().unwrap();
             }
-            sorter.push(&file(1)).unwrap();
+            sorter.push(EncodedEntry::new(&file(1)).unwrap()).unwrap();
             let error = sorter.finish(KEY, &MemoryPages::default()).unwrap_err();
             let name = file(1).path.to_string();
             assert!(matches!(&error, Error::AlreadyExists { name: found, .. } if *found == name), "{error}");
@@ -328,7 +346,7 @@ mod tests {
         let mut sorter = EntrySorter::new();
         let mut most = 0;
         for entry in shuffled(COUNT) {
-            sorter.push(&entry).unwrap();
+            sorter.push(EncodedEntry::new(&entry).unwrap()).unwrap();
             if sorter.entries.is_multiple_of(1000) {
                 most = most.max(sorter.memory_bytes());
             }

@@ -179,8 +179,8 @@ impl Default for Sorter {
 }
 
 impl Collected {
-    pub(crate) fn insert(&self, entry: &Entry) -> Result<()> {
-        self.bytes_logical.fetch_add(entry.size(), Ordering::Relaxed);
+    pub(crate) fn insert(&self, size: u64, entry: EncodedEntry) -> Result<()> {
+        self.bytes_logical.fetch_add(size, Ordering::Relaxed);
         lock(&self.sorter)?.0.push(entry)
     }
 
@@ -409,7 +409,7 @@ impl BackupSession {
     }
 
     pub(crate) fn insert(&self, entry: &Entry) -> Result<()> {
-        self.collected.insert(entry)
+        self.collected.insert(entry.size(), EncodedEntry::new(entry)?)
     }
 
     pub(crate) fn read_bytes(&self, count: u64) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
 use crate::content::{
-    CatalogueEntries, ChunkRef, Content, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs,
+    CatalogueEntries, ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs,
     StreamContentBuilder, walk_pages,
 };
 use crate::crypto::hash;
@@ -164,6 +164,9 @@ impl<'env> Walk<'env> {
         }
         match content.open() {
             Err(error) => self.lost(&entry.path, &error_chain(&error)),
+            Ok(file) if file.length() > limits::CONTENT => {
+                self.lost(&entry.path, &format!("its length is {}, the limit is {}", file.length(), limits::CONTENT))
+            }
             Ok(file) if file.is_image() => self.image(entry, Arc::from(file), queue),
             Ok(file) => self.large_file(entry, &*file, queue),
         }
