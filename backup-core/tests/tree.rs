@@ -4,17 +4,20 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use backup_core::ErrorKind;
 use backup_core::content::{Attributes, Entry, EntryKind, EntryPath};
 use backup_core::extent::Extent;
+use backup_core::progress::{Event, Observer};
 use backup_core::repository::{Backup, Repository, Selection};
 use backup_core::source::{BlockSink, BlockSource, TreeSink};
+use backup_core::storage::Key;
 use proptest::prelude::*;
+use support::forger::overwrite;
 use support::tree::{Made, Manner, Node, Target, Tree};
-use support::{assert_sound, control, init_with, memory, noise, options, path, small_options};
+use support::{assert_sound, control, init_with, memory, noise, open, options, path, small_options};
 
 /// Chunks of 4 to 64 KiB: files up to 4 KiB are small ones.
 fn repository() -> Repository {
@@ -564,6 +567,59 @@ fn an_entry_that_cannot_be_kept_is_a_problem_of_its_own() {
         assert_eq!(made[&path("z")], content(b"last"));
         assert_eq!(backup.statistics.entries, 3);
         assert_sound(&repository);
+    }
+}
+
+/// Where a part of the parent's catalogue is lost, the files in it are read again, and no others.
+#[test]
+fn a_hole_in_the_parent_is_walked_around() {
+    const FILES: u64 = 3000;
+    let storage = memory();
+    let nodes = || (0..FILES).map(|n| Node::file(&format!("d/{n:04}"), n.to_string()).stamped(1000, n)).collect();
+    let first = {
+        let repository = init_with(storage.clone(), &small_options(), 1).unwrap();
+        back_up(&repository, nodes(), 1)
+    };
+    let state = storage.snapshot();
+    let catalogue: Vec<&Key> = state
+        .iter()
+        .filter(|(key, bytes)| key.as_str().starts_with("packs/") && bytes[9] == 3)
+        .map(|(key, _)| key)
+        .collect();
+    assert!(catalogue.len() > 2);
+    let mut reads = Vec::new();
+    for key in catalogue {
+        storage.restore(state.clone());
+        let mut bytes = state[key].to_vec();
+        bytes[128..].iter_mut().for_each(|byte| *byte ^= 1);
+        overwrite(&storage, key, bytes);
+        let repository = open(storage.clone(), 5).unwrap();
+        let told = Arc::new(Told::default());
+        let watched = options(1).with_control(control(1).with_observer(told.clone()));
+        let mut session = repository.begin(watched).unwrap();
+        let mut tree = Tree::new(nodes());
+        let opened = Arc::clone(&tree.opened);
+        session.add_tree(&mut tree).unwrap();
+        let opened = opened.load(Ordering::SeqCst);
+        assert!(opened > 0, "{key} held nothing");
+        assert!(told.0.lock().unwrap().iter().any(|name| name.contains(&first.id.to_string())), "{key}");
+        reads.push(opened);
+    }
+    // The root's pack hides everything; each of the others what is in it.
+    assert_eq!(reads.iter().filter(|opened| **opened == FILES).count(), 1, "{reads:?}");
+    let in_others: u64 = reads.iter().filter(|opened| **opened < FILES).sum();
+    assert!((FILES / 2..=FILES).contains(&in_others), "{reads:?}");
+}
+
+/// The names that problems were told of.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Observer for Told {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Problem { name, .. } = event {
+            self.0.lock().unwrap().push((*name).to_owned());
+        }
     }
 }
 

@@ -78,6 +78,15 @@ pub(crate) struct CatalogueEntries<'s> {
     cursor: CatalogueCursor,
 }
 
+impl CatalogueEntries<'_> {
+    /// Goes on behind a page that is damaged, which is reported like an entry. What stands below it is left out.
+    #[must_use]
+    pub(crate) fn past_damage(mut self) -> Self {
+        self.cursor.past_damage = true;
+        self
+    }
+}
+
 impl Iterator for CatalogueEntries<'_> {
     type Item = Result<Entry>;
 
@@ -95,13 +104,16 @@ pub(crate) struct CatalogueCursor {
     leaf: std::vec::IntoIter<LeafItem>,
     /// Path of the entry before.
     path: Vec<u8>,
+    /// Goes on behind a damaged page.
+    past_damage: bool,
 }
 
 impl CatalogueCursor {
     /// Begins at the first entry, or at `from`.
     #[must_use]
     pub(crate) fn new(root: &CatalogueRoot, from: Option<&EntryPath>) -> Self {
-        Self { from: from.cloned(), stack: vec![Expected::root(root)], leaf: Vec::new().into_iter(), path: Vec::new() }
+        let stack = vec![Expected::root(root)];
+        Self { from: from.cloned(), stack, leaf: Vec::new().into_iter(), path: Vec::new(), past_damage: false }
     }
 
     /// The next entry; see [`CatalogueEntries`].
@@ -134,7 +146,9 @@ impl CatalogueCursor {
                 read_node(source, &expected).map(|children| self.stack.extend(children.into_iter().rev()))
             };
             if let Err(error) = read {
-                self.stack.clear();
+                if !(self.past_damage && error.is_of_one_object()) {
+                    self.stack.clear();
+                }
                 return Some(Err(error));
             }
         }
@@ -358,6 +372,28 @@ mod tests {
         }
         assert!(reader.get(&path("d9/f009999x")).unwrap().is_none());
         assert!(reader.get(&path("zzz")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_page_does_not_hide_the_others() {
+        let pages = MemoryPages::default();
+        let leaves = [&["a", "b"], &["m", "n"], &["x", "y"]].map(|paths| (leaf(&pages, paths), paths[0]));
+        let children = leaves.map(|(page, first)| (page, 2, first));
+        let root = CatalogueRoot { height: 2, page: node(&pages, 2, &children), entries: 6 };
+        pages.replace(&leaves[1].0, vec![0xff; 10]);
+        let read = |entries: CatalogueEntries<'_>| -> Vec<_> {
+            entries.map(|entry| entry.map(|entry| entry.path.to_string()).map_err(|error| error.kind())).collect()
+        };
+        let entry = |path: &str| Ok(path.to_owned());
+        let damaged = Err(crate::ErrorKind::Damaged);
+        let reader = CatalogueReader::new(root, &pages);
+        assert_eq!(read(reader.entries(None)), [entry("a"), entry("b"), damaged.clone()]);
+        assert_eq!(
+            read(reader.entries(None).past_damage()),
+            [entry("a"), entry("b"), damaged.clone(), entry("x"), entry("y")]
+        );
+        pages.replace(&root.page, vec![0xff; 10]);
+        assert_eq!(read(reader.entries(None).past_damage()), [damaged]);
     }
 
     proptest! {

@@ -433,7 +433,7 @@ impl BackupSession {
         match &self.parent {
             Some(parent) => match CatalogueReader::new(parent.catalogue, self.parent_pages()).get(path) {
                 // A parent that cannot be read makes the backup slower, not wrong.
-                Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. })) => {
+                Err(error) if error.is_of_one_object() => {
                     let name = path.to_string();
                     self.control.event(&Event::Problem { name: &name, message: &error_chain(&error) });
                     Ok(None)

@@ -74,7 +74,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
                         Some(entries) => entries,
                         none => none.insert(session.parent_entries(&node.path).into_iter().flatten().peekable()),
                     };
-                    let before = same_path(entries, &node.path);
+                    let before = session.same_path(entries, &node.path);
                     if node.hard_link.is_some() {
                         later.push_back((node, before));
                     } else {
@@ -98,15 +98,21 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
 /// Entries of the parent backup, none without one.
 type Parent<'r> = std::iter::Flatten<std::option::IntoIter<CatalogueEntries<'r>>>;
 
-/// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
-fn same_path(entries: &mut Peekable<Parent<'_>>, path: &EntryPath) -> Option<Entry> {
-    loop {
-        match entries.peek()? {
-            Ok(entry) if entry.path < *path => drop(entries.next()),
-            Ok(entry) if entry.path == *path => return entries.next()?.ok(),
-            Ok(_) => return None,
-            // A parent that cannot be read makes the backup slower, not wrong.
-            Err(_) => return None,
+impl BackupSession {
+    /// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
+    fn same_path(&self, entries: &mut Peekable<Parent<'_>>, path: &EntryPath) -> Option<Entry> {
+        loop {
+            match entries.peek()? {
+                Ok(entry) if entry.path < *path => drop(entries.next()),
+                Ok(entry) if entry.path == *path => return entries.next()?.ok(),
+                Ok(_) => return None,
+                // A parent that cannot be read makes the backup slower, not wrong: on with what is behind it.
+                Err(error) => {
+                    let name = self.parent().map(|parent| parent.id.to_string()).unwrap_or_default();
+                    self.control.event(&Event::Problem { name: &name, message: &error_chain(error) });
+                    drop(entries.next());
+                }
+            }
         }
     }
 }
