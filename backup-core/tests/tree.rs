@@ -146,21 +146,37 @@ fn an_error_late_in_a_large_file_leaves_out_that_file_only() {
 #[test]
 fn what_is_truncated_while_it_is_read_is_kept_up_to_there() {
     for threads in [1, 3] {
-        for end in [0u64, 1, 2999, 3000] {
+        for end in [0usize, 1, 2999, 3000, 65_536, 100_000, 299_999] {
             let repository = repository();
-            let nodes = three("cut", &Manner::TruncatedAt(end));
+            let mut nodes = three("cut", &Manner::TruncatedAt(end as u64));
+            // Holes behind the end are no content either, and what is read behind it does not count.
+            let mut sparse = noise(300_000, 300_000);
+            sparse[65_536..131_072].fill(0);
+            sparse[196_608..262_144].fill(0);
+            nodes.push(
+                Node::file("cut-sparse", sparse.clone())
+                    .image()
+                    .with_hole(65_536, 65_536)
+                    .with_hole(196_608, 65_536)
+                    .with_manner(Manner::TruncatedAt(end as u64)),
+            );
             let backup = back_up(&repository, nodes, threads);
             let made = restore(&repository, &backup, threads);
-            // A stream ends where its file ends by now; an image has holes no one vouches for: it is left out.
-            let small = &noise(3000, 3000)[..end as usize];
+            // Content ends where its file ends by now.
+            let small = &noise(3000, 3000)[..end.min(3000)];
             assert_eq!(bytes(&made, "cut-small"), small);
-            assert_eq!(bytes(&made, "cut-large"), &noise(300_000, 300_000)[..end as usize]);
-            assert!(!made.contains_key(&path("cut-image")));
+            assert_eq!(bytes(&made, "cut-large"), &noise(300_000, 300_000)[..end]);
+            assert!(bytes(&made, "cut-image") == &noise(300_000, 300_000)[..end], "{end}");
+            // Nobody sees an end that lies in a hole before he reads behind it.
+            let seen = if (65_536..131_072).contains(&end) { 131_072 } else { end };
+            assert!(bytes(&made, "cut-sparse") == &sparse[..seen], "{end}");
             let entries = entries(&repository, &backup);
             assert_eq!(entries[&path("cut-small")].inconsistent, end < 3000, "{end}");
-            assert!(entries[&path("cut-large")].inconsistent);
+            for name in ["cut-large", "cut-image", "cut-sparse"] {
+                assert!(entries[&path(name)].inconsistent, "{name} {end}");
+            }
             assert_eq!(entries[&path("cut-small")].digest.unwrap().as_bytes(), blake3::hash(small).as_bytes());
-            assert_eq!(backup.problem_count, 3 - u64::from(end == 3000));
+            assert_eq!(backup.problem_count, 4 - u64::from(end >= 3000));
             assert_sound(&repository);
         }
     }

@@ -3,6 +3,7 @@
 mod assembler;
 mod blocks;
 mod hard_links;
+mod read_at;
 mod session;
 mod store;
 mod stream;

@@ -13,6 +13,10 @@ pub(crate) enum Piece {
     Refs(Vec<ChunkRef>),
     /// A leaf page of the parent backup, taken over whole, and the bytes that it covers.
     Leaf(PageRef, u64),
+    /// So many leaves that are nothing but a hole.
+    HoleLeaves(u64),
+    /// References in order, and the end of the content: what follows does not count.
+    Last(Vec<ChunkRef>),
 }
 
 /// Collects the pieces 0, 1, 2, ... of a content. Pieces may arrive in any order; few wait at a time,
@@ -39,6 +43,8 @@ enum Builder<'p> {
         covered: u64,
         /// Bytes that a whole leaf covers.
         span: u64,
+        /// The last piece has come.
+        ended: bool,
     },
 }
 
@@ -51,7 +57,7 @@ impl<'p> Assembler<'p> {
     /// For content that is cut at fixed positions, `span` bytes to a leaf.
     pub(crate) fn image(pages: &'p dyn PageStore, span: u64) -> Self {
         let builder = ImageContentBuilder::new(pages);
-        Self::new(Builder::Image { builder, leaf: Vec::new(), covered: 0, span })
+        Self::new(Builder::Image { builder, leaf: Vec::new(), covered: 0, span, ended: false })
     }
 
     fn new(builder: Builder<'p>) -> Self {
@@ -96,8 +102,18 @@ impl Builder<'_> {
     fn push(&mut self, piece: Piece) -> Result<()> {
         match (self, piece) {
             (Self::Stream(builder), Piece::Refs(refs)) => refs.into_iter().try_for_each(|item| builder.push(item)),
-            (Self::Stream(_), Piece::Leaf(..)) => Err(Error::Internal("a leaf was taken over into a stream")),
-            (Self::Image { builder, leaf, covered, span }, Piece::Refs(refs)) => {
+            (Self::Stream(_), Piece::Leaf(..) | Piece::HoleLeaves(_) | Piece::Last(_)) => {
+                Err(Error::Internal("a stream was put together like an image"))
+            }
+            (Self::Image { ended: true, .. }, _) => Ok(()),
+            (image @ Self::Image { .. }, Piece::Last(refs)) => {
+                image.push(Piece::Refs(refs))?;
+                if let Self::Image { ended, .. } = image {
+                    *ended = true;
+                }
+                Ok(())
+            }
+            (Self::Image { builder, leaf, covered, span, .. }, Piece::Refs(refs)) => {
                 for reference in refs {
                     *covered = covered.saturating_add(reference.length());
                     leaf.push(reference);

@@ -16,6 +16,7 @@ use crate::limits;
 use crate::progress::Event;
 use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::{Assembler, Piece};
+use crate::repository::write::read_at::ReadAt;
 use crate::repository::write::session::BackupSession;
 use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, keep, taken};
@@ -38,11 +39,17 @@ pub(crate) struct Image<'env> {
     /// Whether a failure to read ends this image only (a file of a tree) or the operation.
     tolerant: bool,
     failure: Mutex<Option<Error>>,
+    ended_early: AtomicBool,
 }
 
 impl<'env> Image<'env> {
     pub(crate) fn new(source: Arc<dyn BlockSource + 'env>, name: EntryPath, chunk_size: u32, tolerant: bool) -> Self {
-        Self { source, name, chunk_size, tolerant, failure: Mutex::new(None) }
+        Self { source, name, chunk_size, tolerant, failure: Mutex::new(None), ended_early: AtomicBool::new(false) }
+    }
+
+    /// Whether it ended before its length: a tolerant image is kept up to there.
+    pub(crate) fn ended_early(&self) -> bool {
+        self.ended_early.load(Ordering::Acquire)
     }
 
     /// Why the image could not be read, where it is tolerant of that.
@@ -213,17 +220,13 @@ fn read_chunk(
     length: u64,
     store: &ChunkStore,
     worker: &mut StoreWorker,
-) -> Result<ChunkRef> {
+) -> Result<Piece> {
+    let filler = Piece::Refs(vec![ChunkRef::Hole { length }]);
     if image.tolerant && image.has_failed()? {
-        return Ok(ChunkRef::Hole { length });
+        return Ok(filler);
     }
     let mut buffer = std::mem::take(&mut worker.buffer);
-    buffer.resize(to_usize(length, "chunk")?, 0);
-    let result = image
-        .source
-        .read_at(offset, &mut buffer)
-        .map_err(|error| Error::Source { name: image.name.to_string(), source: error })
-        .and_then(|()| if is_zero(&buffer) { Ok(ChunkRef::Hole { length }) } else { store.store(worker, &buffer) });
+    let result = read_and_store(image, offset, length, store, worker, &mut buffer);
     worker.buffer = buffer;
     report(store, length, ExtentKind::Data);
     match result {
@@ -234,6 +237,40 @@ fn read_chunk(
         }
         other => other,
     }
+}
+
+fn read_and_store(
+    image: &Image<'_>,
+    offset: u64,
+    length: u64,
+    store: &ChunkStore,
+    worker: &mut StoreWorker,
+    buffer: &mut Vec<u8>,
+) -> Result<Piece> {
+    let failed = |error| Error::Source { name: image.name.to_string(), source: error };
+    buffer.resize(to_usize(length, "chunk")?, 0);
+    let mut ended = false;
+    match image.source.read_at(offset, buffer) {
+        // It was truncated meanwhile: what is there still is kept.
+        Err(error) if image.tolerant && error.kind() == io::ErrorKind::UnexpectedEof => {
+            let mut reader = ReadAt::new(&*image.source, offset, offset.saturating_add(length));
+            buffer.clear();
+            io::Read::read_to_end(&mut reader, buffer).map_err(failed)?;
+            ended = reader.ended_early;
+        }
+        read => read.map_err(failed)?,
+    }
+    let mut refs = Vec::with_capacity(1);
+    if is_zero(buffer) && !buffer.is_empty() {
+        refs.push(ChunkRef::Hole { length: to_u64(buffer.len()) });
+    } else if !buffer.is_empty() {
+        refs.push(store.store(worker, buffer)?);
+    }
+    if !ended {
+        return Ok(Piece::Refs(refs));
+    }
+    image.ended_early.store(true, Ordering::Release);
+    Ok(Piece::Last(refs))
 }
 
 /// Bytes that a leaf page of an image covers.
@@ -377,11 +414,11 @@ mod tests {
         fn length(&self) -> u64 {
             self.1
         }
-        fn extents(&self, from: u64, visit: &mut dyn FnMut(Extent) -> bool) -> std::io::Result<()> {
+        fn extents(&self, from: u64, visit: &mut dyn FnMut(Extent) -> bool) -> io::Result<()> {
             self.0.iter().filter(|extent| extent.end() > from).all(|extent| visit(*extent));
             Ok(())
         }
-        fn read_at(&self, _: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
             buffer.fill(1);
             Ok(())
         }

@@ -191,7 +191,7 @@ impl<'env> Walk<'env> {
         let length = file.length().min(self.small);
         let mut buffer = std::mem::take(&mut worker.buffer);
         buffer.clear();
-        let mut reader = ReadAt { source: &*file, position: 0, end: length, ended_early: false };
+        let mut reader = ReadAt::new(&*file, 0, length);
         let result = io::Read::read_to_end(&mut reader, &mut buffer);
         entry.inconsistent |= reader.ended_early || has_more(&*file, length) || !file.is_unchanged().unwrap_or(false);
         let stored = match result {
@@ -228,7 +228,7 @@ impl<'env> Walk<'env> {
         });
         let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
         let path = entry.path.clone();
-        let mut reader = ReadAt { source: file, position: 0, end: file.length(), ended_early: false };
+        let mut reader = ReadAt::new(file, 0, file.length());
         let cutter = Cutter::new(Arc::clone(self.gear));
         match read_stream(&mut reader, &path, cutter, jobs, queue) {
             Ok((length, digest)) => {
@@ -273,7 +273,7 @@ impl<'env> Walk<'env> {
                 return self.lost(&entry.path, &message);
             }
             let mut entry = entry;
-            entry.inconsistent = !file.is_unchanged().unwrap_or(false);
+            entry.inconsistent = shared.ended_early() || !file.is_unchanged().unwrap_or(false);
             entry.content = content;
             self.read_entry(&entry)
         });
