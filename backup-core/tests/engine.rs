@@ -1,6 +1,7 @@
 //! The engine from end to end, on a storage in memory.
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backup_core::content::{EntryKind, EntryPath};
@@ -212,6 +213,62 @@ fn images_with_holes_and_change_maps() {
         let range = (300u64 << 20) - 100..(300 << 20) + 200_000;
         repository.restore_range(&entry, range.clone(), &mut out, &Control::default()).unwrap();
         assert!(out == image[range.start as usize..range.end as usize]);
+    }
+}
+
+/// 2^62 bytes of nothing, and a little at its end.
+struct Void(u64);
+
+impl BlockSource for Void {
+    fn length(&self) -> u64 {
+        1 << 62
+    }
+    fn extents(&self, from: u64, visit: &mut dyn FnMut(Extent) -> bool) -> std::io::Result<()> {
+        let data = self.length() - self.0;
+        if from >= data || visit(Extent::new(from, data - from, ExtentKind::Zero)) {
+            let from = from.max(data);
+            visit(Extent::new(from, self.length() - from, ExtentKind::Data));
+        }
+        Ok(())
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let data = self.length() - self.0;
+        buffer.iter_mut().zip(offset..).for_each(|(byte, at)| *byte = if at < data { 0 } else { 7 });
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Observer for Count {
+    fn event(&self, _: &Event<'_>) {
+        // Chunk by chunk, this would not end before its reader does.
+        assert!(self.0.fetch_add(1, Ordering::SeqCst) < 10_000, "too many steps");
+    }
+}
+
+#[test]
+fn a_hole_costs_nothing_whatever_its_length() {
+    for threads in [1, 3] {
+        let repository = init(&memory());
+        let steps = Arc::new(Count::default());
+        let control = Control::default().with_threads(threads).with_observer(steps);
+        let mut session = repository.begin(options(threads).with_control(control)).unwrap();
+        let entry = session.add_blocks(path("void"), &Void(3_000_000)).unwrap();
+        assert_eq!(entry.size(), 1 << 62);
+        let backup = session.commit().unwrap();
+        assert!(backup.statistics.bytes_stored < 1 << 20, "{:?}", backup.statistics);
+        let entry = repository.entry(&backup, &path("void")).unwrap();
+        let mut reader = repository.open_entry(&entry).unwrap();
+        for (at, expected) in
+            [(0, 0), (1 << 61, 0), ((1 << 62) - 3_000_001, 0), ((1 << 62) - 3_000_000, 7), ((1 << 62) - 1, 7)]
+        {
+            reader.seek(SeekFrom::Start(at)).unwrap();
+            let mut byte = [1];
+            reader.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [expected], "at {at}");
+        }
     }
 }
 

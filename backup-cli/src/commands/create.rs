@@ -83,7 +83,9 @@ fn options(arguments: &Create, repository: &Repository, control: Control) -> Res
 /// A change map means one certain backup. Which one `latest` is may have changed since the map was made.
 fn check_parent(arguments: &Create) -> Result<(), Failure> {
     if !arguments.changed_ranges.is_empty() && matches!(arguments.parent.as_deref(), None | Some("none" | "latest")) {
-        return Err(Failure::usage("--changed-ranges needs --parent with the id of the backup that the changes refer to"));
+        return Err(Failure::usage(
+            "--changed-ranges needs --parent with the id of the backup that the changes refer to",
+        ));
     }
     Ok(())
 }

@@ -132,6 +132,24 @@ impl<'s> ImageContentBuilder<'s> {
         self.nodes.push(put_leaf(&leaf, self.store)?, None, self.store)
     }
 
+    /// Adds `count` leaves that are one hole of `span` bytes each, at hardly more cost than one of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_leaf`](Self::push_leaf).
+    pub(crate) fn push_hole_leaves(&mut self, span: u64, count: u64) -> Result<()> {
+        let Some(more) = count.checked_sub(1) else { return Ok(()) };
+        let hole = vec![ChunkRef::Hole { length: span }];
+        // The first may stand in the entry.
+        self.push_leaf(hole.clone())?;
+        if more == 0 {
+            return Ok(());
+        }
+        self.length = longer(self.length, span.saturating_mul(more))?;
+        self.flush_first()?;
+        self.nodes.push_alike(put_leaf(&hole, self.store)?, more, self.store)
+    }
+
     /// Takes over a leaf of the parent's content, as [`Leaves`](crate::content::Leaves) reports it.
     ///
     /// # Errors
@@ -249,6 +267,34 @@ mod tests {
         }
         assert!(matches!(builder.finish().unwrap().root, ContentRoot::Tree { height: 3, .. }));
         assert_eq!(pages.len(), 3);
+    }
+
+    #[test]
+    fn many_leaves_of_holes_are_what_they_are_one_by_one() {
+        let pages = MemoryPages::default();
+        let span = 256 << 20;
+        let hole = || vec![ChunkRef::Hole { length: span }];
+        for before in [0, 1, 2, 255, 256, 700] {
+            for count in [0, 1, 2, 255, 256, 257, 511, 512, 70_000] {
+                let begin = || {
+                    let mut builder = ImageContentBuilder::new(&pages);
+                    (0..before).for_each(|number| builder.push_leaf(vec![data(number)]).unwrap());
+                    builder
+                };
+                let (mut alike, mut one_by_one) = (begin(), begin());
+                alike.push_hole_leaves(span, count).unwrap();
+                (0..count).for_each(|_| one_by_one.push_leaf(hole()).unwrap());
+                for builder in [&mut alike, &mut one_by_one] {
+                    builder.push_leaf(vec![data(1)]).unwrap();
+                }
+                assert_eq!(alike.finish().unwrap(), one_by_one.finish().unwrap(), "{count} after {before}");
+            }
+        }
+        let mut builder = ImageContentBuilder::new(&pages);
+        builder.push_hole_leaves(span, limits::CONTENT / span).unwrap();
+        assert!(builder.push_hole_leaves(span, 1).is_err());
+        let mut builder = ImageContentBuilder::new(&pages);
+        assert!(builder.push_hole_leaves(span, u64::MAX).is_err());
     }
 
     #[test]

@@ -75,8 +75,47 @@ impl<C: Child> Nodes<C> {
 
     /// Adds a leaf. `hash` is that of its last item.
     pub(super) fn push(&mut self, leaf: C, hash: Option<&[u8; 32]>, store: &dyn PageStore) -> Result<()> {
-        let mut child = leaf;
-        for position in 0usize.. {
+        self.push_at(0, leaf, hash, store)
+    }
+
+    /// Adds `count` equal leaves of a tree of pages of fixed size, in a number of steps that hardly depends on it:
+    /// equal leaves have equal nodes above them.
+    pub(super) fn push_alike(&mut self, leaf: C, count: u64, store: &dyn PageStore) -> Result<()>
+    where
+        C: Clone,
+    {
+        if self.boundaries != Boundaries::Fixed {
+            return Err(Error::Internal("equal leaves are added at once to a tree whose pages end by hash"));
+        }
+        self.push_alike_at(0, leaf, count, store)
+    }
+
+    fn push_alike_at(&mut self, position: usize, child: C, mut count: u64, store: &dyn PageStore) -> Result<()>
+    where
+        C: Clone,
+    {
+        let whole = to_u64(FIXED);
+        while count > 0 {
+            if count < whole || self.levels.get(position).is_some_and(|level| !level.children.is_empty()) {
+                self.push_at(position, child.clone(), None, store)?;
+                count = count.saturating_sub(1);
+                continue;
+            }
+            if position == self.levels.len() {
+                self.levels.push(Level { children: Vec::new(), size: 0 });
+            }
+            let mut node = Level { children: vec![child.clone(); FIXED], size: 0 };
+            let parent = node.close(height_of(position)?, store)?;
+            self.push_alike_at(position.saturating_add(1), parent, count / whole, store)?;
+            count %= whole;
+        }
+        Ok(())
+    }
+
+    /// Adds a child to the level at `position`.
+    fn push_at(&mut self, position: usize, child: C, hash: Option<&[u8; 32]>, store: &dyn PageStore) -> Result<()> {
+        let mut child = child;
+        for position in position.. {
             let height = height_of(position)?;
             if position == self.levels.len() {
                 self.levels.push(Level { children: Vec::new(), size: 0 });

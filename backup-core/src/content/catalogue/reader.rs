@@ -71,7 +71,7 @@ fn decode(path: &mut Vec<u8>, item: &LeafItem) -> Result<Entry> {
     record::decode(path, &item.entry)
 }
 
-/// The entries of a catalogue, in order. Ends after the first error that keeps it from going on; an
+/// The entries of a catalogue, in order. Ends after the first page that cannot be read; an
 /// entry that does not decode is reported and does not end it.
 pub(crate) struct CatalogueEntries<'s> {
     source: &'s dyn PageSource,

@@ -124,12 +124,11 @@ impl Builder<'_> {
                 }
                 Ok(())
             }
-            (Self::Image { builder, leaf, .. }, Piece::Leaf(page, covered)) => {
-                if !leaf.is_empty() {
-                    return Err(Error::Internal("a leaf was taken over into the middle of another"));
-                }
-                builder.push_existing_leaf(page, covered)
+            (Self::Image { leaf, .. }, Piece::Leaf(..) | Piece::HoleLeaves(_)) if !leaf.is_empty() => {
+                Err(Error::Internal("a leaf was taken over into the middle of another"))
             }
+            (Self::Image { builder, .. }, Piece::Leaf(page, covered)) => builder.push_existing_leaf(page, covered),
+            (Self::Image { builder, span, .. }, Piece::HoleLeaves(count)) => builder.push_hole_leaves(*span, count),
         }
     }
 

@@ -5,6 +5,8 @@
 //! unchanged is taken over from the parent without decoding more of it than its references.
 
 use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::is_zero;
@@ -115,6 +117,14 @@ pub(crate) fn read_blocks<'env>(
     let mut amounts = Amounts::default();
     let mut leaf_start = 0;
     while leaf_start < length {
+        let holes = extents.hole_leaves(leaf_start, length, span)?;
+        if holes > 0 {
+            let bytes = holes.saturating_mul(span);
+            report(store, bytes, ExtentKind::Zero);
+            jobs.take(Piece::HoleLeaves(holes))?;
+            leaf_start = leaf_start.saturating_add(bytes);
+            continue;
+        }
         let leaf_end = leaf_start.saturating_add(span).min(length);
         let kinds = extents.of_leaf(leaf_start, leaf_end, chunk_size)?;
         let all_unchanged = kinds.iter().all(|kind| *kind == Some(ExtentKind::Unchanged));
@@ -202,9 +212,7 @@ fn submit_leaf<'env>(
                 }
                 read = read.saturating_add(length);
                 let image = Arc::clone(image);
-                jobs.submit(queue, move |store, worker| {
-                    read_chunk(&image, offset, length, store, worker).map(|reference| Piece::Refs(vec![reference]))
-                })?;
+                jobs.submit(queue, move |store, worker| read_chunk(&image, offset, length, store, worker))?;
             }
         }
     }
@@ -233,7 +241,7 @@ fn read_chunk(
         // The image's content is thrown away when it completes; the hole only fills the place.
         Err(error @ Error::Source { .. }) if image.tolerant => {
             lock(&image.failure)?.get_or_insert(error);
-            Ok(ChunkRef::Hole { length })
+            Ok(filler)
         }
         other => other,
     }
@@ -364,6 +372,16 @@ impl<'a> Extents<'a> {
         Ok(kinds)
     }
 
+    /// How many whole leaves from `leaf_start` on one hole covers: a sparse file may have more of them than anybody
+    /// lives to count.
+    fn hole_leaves(&mut self, leaf_start: u64, length: u64, span: u64) -> Result<u64> {
+        let extent = self.at(leaf_start)?;
+        if extent.kind != ExtentKind::Zero {
+            return Ok(0);
+        }
+        Ok(extent.end().min(length).saturating_sub(leaf_start) / span)
+    }
+
     /// The extent that contains `position`.
     fn at(&mut self, position: u64) -> Result<Extent> {
         loop {
@@ -399,7 +417,7 @@ impl<'a> Extents<'a> {
     }
 
     fn contradiction(&self, what: &str) -> Error {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, format!("contradictory extents: {what}"));
+        let source = io::Error::new(io::ErrorKind::InvalidData, format!("contradictory extents: {what}"));
         Error::Source { name: self.name.to_string(), source }
     }
 }

@@ -282,7 +282,7 @@ impl BackupSession {
     /// [`Error::AlreadyExists`] for a path that the backup has.
     pub fn stream_writer(&mut self, path: EntryPath) -> Result<StreamWriter<'_>> {
         self.reserve(&path)?;
-        StreamWriter::new(self, path)
+        Ok(StreamWriter::new(self, path))
     }
 
     /// Backs up a disk image or another block source as one entry.
@@ -301,7 +301,8 @@ impl BackupSession {
         self.note(result)
     }
 
-    /// Backs up a tree of files. What cannot be read is recorded, and the backup is incomplete.
+    /// Backs up a tree of files. What cannot be read, or what the format has no place for (more than 4 MiB of
+    /// extended attributes), is recorded, and the backup is incomplete.
     ///
     /// # Errors
     ///

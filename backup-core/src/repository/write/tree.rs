@@ -15,7 +15,8 @@ use crate::content::{
 use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::length::{to_u64, to_usize};
+use crate::length::to_u64;
+use crate::limits;
 use crate::progress::Event;
 use crate::repository::backup::error_chain;
 use crate::repository::parallel::{Queue, lock, with_queue};
