@@ -1,7 +1,7 @@
 //! The engine from end to end, on a storage in memory.
 
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backup_core::content::{EntryKind, EntryPath};
@@ -16,8 +16,11 @@ use backup_core::repository::{
 };
 use backup_core::secret::Password;
 use backup_core::source::{BlockSink, BlockSource};
-use backup_core::storage::{MemoryStorage, Storage};
+use backup_core::storage::{
+    Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError,
+};
 use backup_core::time::{FixedClock, Timestamp};
+use bytes::Bytes;
 
 fn environment(seed: u64) -> Environment {
     let clock = FixedClock(Timestamp::from_unix(1_790_000_000, 0).unwrap());
@@ -402,5 +405,61 @@ fn a_password_is_changed_where_no_further_slot_may_be_added() {
         open(&other).unwrap();
         assert_eq!(repository.key_slots().unwrap().len(), 8);
         last = new;
+    }
+}
+
+/// Counts the packs that are being stored at the same time.
+#[derive(Default)]
+struct Crowd {
+    storage: MemoryStorage,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Storage for Crowd {
+    fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
+        let is_pack = key.as_str().starts_with("packs/");
+        if is_pack {
+            self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Whoever may come at the same time gets the occasion.
+            (0..300).for_each(|_| std::thread::yield_now());
+            self.now.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.storage.put(key, bytes, mode)
+    }
+    fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
+        self.storage.get(key, limit)
+    }
+    fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StorageError> {
+        self.storage.get_range(key, range)
+    }
+    fn stat(&self, key: &Key) -> Result<ObjectInfo, StorageError> {
+        self.storage.stat(key)
+    }
+    fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
+        self.storage.list(prefix, after)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.storage.delete(key)
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.storage.capabilities()
+    }
+}
+
+#[test]
+fn no_more_packs_are_stored_at_once_than_the_budget_allows() {
+    // A pack of 1 MiB is in memory twice while it is sealed, and half of the budget is for that.
+    for (budget, most) in [(0, 1), (4 << 20, 1), (8 << 20, 2), (12 << 20, 3)] {
+        let storage = Arc::new(Crowd::default());
+        let shared: Arc<dyn Storage> = storage.clone();
+        let repository = init(&shared);
+        let control = Control::default().with_threads(8).with_byte_budget(budget);
+        let mut session = repository.begin(options(8).with_control(control)).unwrap();
+        session.add_stream(path("data"), &mut noise(1, 48 << 20).as_slice()).unwrap();
+        session.commit().unwrap();
+        let found = storage.most.load(Ordering::SeqCst);
+        assert!((1..=most).contains(&found), "{found} at once with {budget} bytes");
+        assert_eq!(content(&repository, "data", 1), noise(1, 48 << 20));
     }
 }

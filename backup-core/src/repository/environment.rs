@@ -56,18 +56,19 @@ impl Control {
     /// The default memory budget in bytes.
     pub const DEFAULT_BYTE_BUDGET: u64 = 160 << 20;
 
-    /// Worker threads. With 1, all work runs on the caller's thread; with more, threads exist only
-    /// inside the call, and one more stores finished packs meanwhile. 0 counts as 1.
+    /// Worker threads, at most 256. With 1, all work runs on the caller's thread; with more, threads exist only
+    /// inside the call, and each seals and stores the packs that it fills. 0 counts as 1.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, 256);
         self
     }
 
-    /// Bytes of content that may be in memory at once, in bytes: buffers that were read and not yet
-    /// packed, open packs, packs on their way to the storage, and restored content on its way to
-    /// its target. The index comes on top (at most 40 bytes a chunk). Small budgets are raised to
-    /// what one thread needs to make progress.
+    /// Bytes of content that may be in memory at once: chunks that were read and not yet packed,
+    /// packs on their way to the storage, and restored content on its way to its target. On top come
+    /// the index (at most 40 bytes a chunk), a chunk and its compressed form for each thread, three packs
+    /// that are being filled, and some 20 MiB of entries that wait for their place in the catalogue. Small
+    /// budgets are raised to what one thread needs to make progress.
     #[must_use]
     pub const fn with_byte_budget(mut self, bytes: u64) -> Self {
         self.byte_budget = bytes;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashSet;
 
 use crate::compress::Compressor;
@@ -78,6 +79,7 @@ pub(crate) struct ChunkStore {
     claimed: Mutex<HashSet<ChunkId>>,
     data: [Mutex<PackBuilder>; DATA_LANES],
     meta: Mutex<PackBuilder>,
+    sealing: Gate,
     written: Mutex<Written>,
     /// A pack could not be stored: claims exist that nothing fulfils, so nothing may be committed.
     failed: AtomicBool,
@@ -114,14 +116,15 @@ impl ChunkStore {
             pack_target: u64::from(config.pack_target),
             meta_target: u64::from(config.pack_target).min(META_TARGET),
             compression_level,
-            control,
             index,
             claimed: Mutex::default(),
             data: std::array::from_fn(|_| Mutex::new(PackBuilder::new())),
             meta: Mutex::new(PackBuilder::new()),
+            sealing: Gate::new(packs_sealed_at_once(&control, config.pack_target)),
             written: Mutex::new(Written { orphans, ..Written::default() }),
             failed: AtomicBool::new(false),
             counters: Counters::default(),
+            control,
             repository,
         }
     }
@@ -245,11 +248,15 @@ impl ChunkStore {
             let mut builder = lock(lane)?;
             let grown = builder.size().saturating_add(to_u64(stored.len()));
             let fits = builder.is_empty() || (grown <= target && builder.has_room_for(stored.len()));
-            let full = (!fits).then(|| std::mem::take(&mut *builder));
+            // Whoever waits here keeps the lane: nobody fills a further pack meanwhile.
+            let full = if fits { None } else { Some((self.sealing.enter()?, std::mem::take(&mut *builder))) };
             builder.push(id, kind, codec, raw, stored)?;
             full
         };
-        full.map_or(Ok(()), |builder| self.seal(kind, builder))
+        match full {
+            Some((_pass, full)) => self.seal(kind, full),
+            None => Ok(()),
+        }
     }
 
     /// Seals a pack, makes its chunks known and stores it.
@@ -318,6 +325,40 @@ impl ChunkStore {
         self.put(&Place::Index(sealed.name).key(), sealed.bytes)?;
         written.indexes.push(sealed.name);
         Ok(())
+    }
+}
+
+/// Packs that may be sealed and stored at once: each is in memory twice then, in plain and sealed. They get half of
+/// the budget; open packs, chunks on their way and the threads' buffers have the rest.
+fn packs_sealed_at_once(control: &Control, pack_target: u32) -> usize {
+    let by_budget = control.byte_budget() / 2 / u64::from(pack_target.max(1)).saturating_mul(2);
+    usize::try_from(by_budget).unwrap_or(usize::MAX).clamp(1, control.threads())
+}
+
+/// Lets a number of threads in at once; the others wait.
+struct Gate {
+    enter: Sender<()>,
+    leave: Receiver<()>,
+}
+
+/// Whoever has it is inside.
+struct Pass<'g>(&'g Gate);
+
+impl Gate {
+    fn new(most: usize) -> Self {
+        let (enter, leave) = bounded(most);
+        Self { enter, leave }
+    }
+
+    fn enter(&self) -> Result<Pass<'_>> {
+        self.enter.send(()).map_err(|_| POISONED)?;
+        Ok(Pass(self))
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.leave.try_recv();
     }
 }
 
