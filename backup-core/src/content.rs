@@ -14,6 +14,8 @@ pub use self::entry::{Attributes, Content, Entry, EntryKind};
 pub use self::path::EntryPath;
 
 pub(crate) use self::builder::{IMAGE_LEAF_CHUNKS, ImageContentBuilder, StreamContentBuilder};
+#[cfg(test)]
+pub(crate) use self::catalogue::WAITING;
 pub(crate) use self::catalogue::{
     CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EncodedEntry, EntrySorter,
 };

@@ -16,9 +16,7 @@ use backup_core::repository::{
 };
 use backup_core::secret::Password;
 use backup_core::source::{BlockSink, BlockSource};
-use backup_core::storage::{
-    Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError,
-};
+use backup_core::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
 use backup_core::time::{FixedClock, Timestamp};
 use bytes::Bytes;
 
@@ -324,7 +322,7 @@ fn verification_finds_damage_and_names_what_it_hurts() {
     let mut bytes = whole.to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    shared.put(&pack.key, bytes.into(), backup_core::storage::PutMode::Overwrite).unwrap();
+    shared.put(&pack.key, bytes.into(), PutMode::Overwrite).unwrap();
     assert!(locked().verify(&VerifyOptions::new(VerifyLevel::Presence), &Control::default()).unwrap().ok);
     let report = locked().verify(&VerifyOptions::new(VerifyLevel::Bytes), &Control::default()).unwrap();
     assert_eq!(report.findings.len(), 1);

@@ -13,4 +13,6 @@ mod sorter;
 
 pub(crate) use self::page::{CatalogueRoot, Expected as CataloguePage};
 pub(crate) use self::reader::{CatalogueBelow, CatalogueCursor, CatalogueEntries, CatalogueReader};
+#[cfg(test)]
+pub(crate) use self::sorter::WAITING;
 pub(crate) use self::sorter::{EncodedEntry, EntrySorter};

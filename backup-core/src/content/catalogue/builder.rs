@@ -9,9 +9,8 @@ use crate::content::tree::{Boundaries, Nodes};
 use crate::error::{Error, Result};
 use crate::length::to_u64;
 
-/// Takes encoded entries in ascending order of their paths.
-pub(super) struct CatalogueBuilder<'s> {
-    store: &'s dyn PageStore,
+/// Takes encoded entries in ascending order of their paths, and puts pages into a store as they are full.
+pub(super) struct CatalogueBuilder {
     /// Key of the hash of paths that decides where pages end.
     boundary_key: [u8; 32],
     leaf: Vec<LeafItem>,
@@ -23,10 +22,9 @@ pub(super) struct CatalogueBuilder<'s> {
     entries: u64,
 }
 
-impl<'s> CatalogueBuilder<'s> {
-    pub(super) fn new(boundary_key: &[u8; 32], store: &'s dyn PageStore) -> Self {
+impl CatalogueBuilder {
+    pub(super) fn new(boundary_key: &[u8; 32]) -> Self {
         Self {
-            store,
             boundary_key: *boundary_key,
             leaf: Vec::new(),
             leaf_size: 0,
@@ -42,7 +40,7 @@ impl<'s> CatalogueBuilder<'s> {
     /// # Errors
     ///
     /// [`Error::AlreadyExists`] where the path is that of the entry before, or whatever the store says.
-    pub(super) fn push(&mut self, path: EntryPath, entry: Vec<u8>) -> Result<()> {
+    pub(super) fn push(&mut self, path: EntryPath, entry: Vec<u8>, store: &dyn PageStore) -> Result<()> {
         match self.previous.as_ref().map_or(Ordering::Less, |previous| previous.cmp(&path)) {
             Ordering::Less => {}
             Ordering::Equal => return Err(Error::AlreadyExists { what: "entry", name: path.to_string() }),
@@ -63,7 +61,7 @@ impl<'s> CatalogueBuilder<'s> {
         let hash = blake3::keyed_hash(&self.boundary_key, path.as_bytes());
         self.previous = Some(path);
         if Boundaries::ByHash.ends(1, self.leaf.len(), self.leaf_size, Some(hash.as_bytes())) {
-            self.flush(Some(hash.as_bytes()))?;
+            self.flush(Some(hash.as_bytes()), store)?;
         }
         Ok(())
     }
@@ -73,28 +71,28 @@ impl<'s> CatalogueBuilder<'s> {
     /// # Errors
     ///
     /// Whatever the store says.
-    pub(super) fn finish(mut self) -> Result<CatalogueRoot> {
+    pub(super) fn finish(mut self, store: &dyn PageStore) -> Result<CatalogueRoot> {
         if self.entries == 0 {
-            let page = self.store.put_page(&encode_leaf(&[])?)?;
+            let page = store.put_page(&encode_leaf(&[])?)?;
             return Ok(CatalogueRoot { height: 1, page, entries: 0 });
         }
         if !self.leaf.is_empty() {
-            self.flush(None)?;
+            self.flush(None, store)?;
         }
-        let (height, root) = self.nodes.finish(self.store)?;
+        let (height, root) = self.nodes.finish(store)?;
         Ok(CatalogueRoot { height, page: root.page, entries: self.entries })
     }
 
-    fn flush(&mut self, hash: Option<&[u8; 32]>) -> Result<()> {
+    fn flush(&mut self, hash: Option<&[u8; 32]>, store: &dyn PageStore) -> Result<()> {
         let leaf = std::mem::take(&mut self.leaf);
         self.leaf_size = 0;
-        let page = self.store.put_page(&encode_leaf(&leaf)?)?;
+        let page = store.put_page(&encode_leaf(&leaf)?)?;
         let first = self.first.take().ok_or(Error::Internal("a leaf without entries"))?;
-        self.nodes.push(CatalogueChild { page, entries: to_u64(leaf.len()), first }, hash, self.store)
+        self.nodes.push(CatalogueChild { page, entries: to_u64(leaf.len()), first }, hash, store)
     }
 }
 
 /// How many bytes two paths begin with in common.
-pub(super) fn common_prefix(one: &[u8], two: &[u8]) -> usize {
+fn common_prefix(one: &[u8], two: &[u8]) -> usize {
     one.iter().zip(two).take_while(|(one, two)| one == two).count()
 }

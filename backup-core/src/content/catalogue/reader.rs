@@ -359,12 +359,12 @@ mod tests {
     #[test]
     fn reads_few_pages_for_one_entry() {
         let pages = MemoryPages::default();
-        let mut sorter = EntrySorter::new();
+        let mut sorter = EntrySorter::new(KEY);
         for number in 0..50_000u32 {
             let entry = Entry::new(path(&format!("d{}/f{number:06}", number / 1000)), EntryKind::File);
-            sorter.push(EncodedEntry::new(&entry).unwrap()).unwrap();
+            sorter.push(EncodedEntry::new(&entry).unwrap(), &pages).unwrap();
         }
-        let reader = CatalogueReader::new(sorter.finish(KEY, &pages).unwrap(), &pages);
+        let reader = CatalogueReader::new(sorter.finish(&pages).unwrap(), &pages);
         for number in [0, 31_415, 49_999] {
             let wanted = path(&format!("d{}/f{number:06}", number / 1000));
             assert_eq!(reader.get(&wanted).unwrap().unwrap().path, wanted);
@@ -400,11 +400,12 @@ mod tests {
         #[test]
         fn changed_pages_do_no_harm(paths in prop::collection::btree_set(any_path(), 1..400), which: prop::sample::Index, at: prop::sample::Index, byte: u8) {
             let pages = MemoryPages::default();
-            let mut sorter = EntrySorter::new();
+            let mut sorter = EntrySorter::new(KEY);
             for path in &paths {
-                sorter.push(EncodedEntry::new(&Entry::new(path.clone(), EntryKind::Fifo)).unwrap()).unwrap();
+                let entry = Entry::new(path.clone(), EntryKind::Fifo);
+                sorter.push(EncodedEntry::new(&entry).unwrap(), &pages).unwrap();
             }
-            let root = sorter.finish(KEY, &pages).unwrap();
+            let root = sorter.finish(&pages).unwrap();
             let all = pages.each();
             let (page, bytes) = &all[which.index(all.len())];
             let mut changed = bytes.to_vec();

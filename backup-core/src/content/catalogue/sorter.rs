@@ -1,38 +1,52 @@
-//! Putting entries in order in bounded memory.
+//! Puts the entries of a backup in order while it runs, whatever order they come in.
 //!
-//! Entries come as workers finish them. Those that are waiting are sorted once there are enough of
-//! them and kept compressed, as a run; at the end the runs are merged into the catalogue.
+//! The last entries wait; those before them go into the catalogue at once, as a *run*. A tree is walked in the order
+//! of paths, and its files complete almost in that order, so one run is mostly the whole catalogue. Entries that
+//! come too late for it begin the next one. Runs are catalogues, stored like any other; at the end several are
+//! merged by reading them back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
-use crate::content::catalogue::builder::{CatalogueBuilder, common_prefix};
+use crate::content::catalogue::builder::CatalogueBuilder;
 use crate::content::catalogue::page::CatalogueRoot;
+use crate::content::catalogue::reader::CatalogueReader;
 use crate::content::catalogue::record;
 use crate::content::entry::Entry;
-use crate::content::page::PageStore;
+use crate::content::page::{PageSource, PageStore};
 use crate::content::path::EntryPath;
 use crate::error::{Error, Result};
-use crate::length::to_u32;
 
-/// Bytes of waiting entries that make a run.
-const RUN: usize = 4 << 20;
-/// Bytes of a block of a run before compression. One block of each run is open while runs are merged.
-const BLOCK: usize = 32 << 10;
+/// Most entries that wait. Backups of fewer write all pages of the catalogue at their end.
+pub(crate) const WAITING: usize = 1 << 16;
+/// Most bytes of entries that wait, but for one entry.
+const WAITING_BYTES: usize = 16 << 20;
+/// Most runs that are merged at once: each takes the memory of a page of every level.
+const MERGED: usize = 32;
 
-/// Collects the entries of a backup in any order and writes its catalogue.
-///
-/// A million ordinary files take about 90 MB: mostly their digests and chunk ids, which do not compress.
+/// Collects the entries of a backup in any order and writes its catalogue, in memory that does not grow with it.
 pub(crate) struct EntrySorter {
-    waiting: Vec<Sortable>,
-    waiting_size: usize,
-    runs: Vec<Run>,
+    /// Decides where pages end: the same in all backups that are to share pages.
+    boundary_key: [u8; 32],
+    waiting: Vec<EncodedEntry>,
+    waiting_bytes: usize,
+    /// The run that is being written, and the path of its last entry.
+    run: Option<(CatalogueBuilder, Box<[u8]>)>,
+    /// Finished runs.
+    runs: Vec<CatalogueRoot>,
     entries: u64,
+    /// [`WAITING`], but in tests.
+    most: usize,
+    /// Most entries that ever waited.
+    #[cfg(test)]
+    peak: usize,
 }
 
-/// An entry that can be stored.
+/// An entry that can be stored. Ordered by path.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EncodedEntry {
-    /// As in [`Sortable`].
+    /// The path as it sorts, with NUL for `/`.
     path: Box<[u8]>,
     bytes: Box<[u8]>,
 }
@@ -48,194 +62,164 @@ impl EncodedEntry {
         let path = entry.path.as_bytes().iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect();
         Ok(Self { path, bytes: record::encode(entry)?.into_boxed_slice() })
     }
-}
 
-/// The path as it sorts, with NUL for `/`, and the encoded entry.
-type Sortable = (Box<[u8]>, Box<[u8]>);
+    fn entry_path(&self) -> Result<EntryPath> {
+        let bytes: Vec<u8> = self.path.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect();
+        EntryPath::new(bytes).map_err(|_| Error::Internal("a path changed while entries were sorted"))
+    }
 
-/// Sorted entries in compressed blocks.
-struct Run {
-    blocks: Vec<Block>,
-}
-
-struct Block {
-    compressed: Box<[u8]>,
-    /// Length before compression.
-    length: usize,
+    /// Bytes of memory: two boxes and what the allocator adds to them.
+    const fn memory(&self) -> usize {
+        self.path.len().saturating_add(self.bytes.len()).saturating_add(64)
+    }
 }
 
 impl EntrySorter {
     /// A sorter without entries.
     #[must_use]
-    pub(crate) fn new() -> Self {
-        Self { waiting: Vec::new(), waiting_size: 0, runs: Vec::new(), entries: 0 }
+    pub(crate) const fn new(boundary_key: &[u8; 32]) -> Self {
+        Self {
+            boundary_key: *boundary_key,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            run: None,
+            runs: Vec::new(),
+            entries: 0,
+            most: WAITING,
+            #[cfg(test)]
+            peak: 0,
+        }
     }
 
-    /// Adds an entry.
+    /// Adds an entry. Pages that are full go to `store`.
     ///
     /// # Errors
     ///
     /// [`Error::AlreadyExists`] where two entries were seen to have the same path (the others are
-    /// seen by [`finish`](Self::finish)).
-    pub(crate) fn push(&mut self, entry: EncodedEntry) -> Result<()> {
-        let EncodedEntry { path, bytes } = entry;
-        // Two boxes and what the allocator adds to them.
-        let size = path.len().saturating_add(bytes.len()).saturating_add(64);
-        self.waiting_size = self.waiting_size.saturating_add(size);
-        self.waiting.push((path, bytes));
+    /// seen by [`finish`](Self::finish)), or whatever the store says.
+    pub(crate) fn push(&mut self, entry: EncodedEntry, store: &dyn PageStore) -> Result<()> {
+        self.waiting_bytes = self.waiting_bytes.saturating_add(entry.memory());
+        self.waiting.push(entry);
         self.entries = self.entries.saturating_add(1);
-        if self.waiting_size >= RUN {
-            self.close_run()?;
+        #[cfg(test)]
+        {
+            self.peak = self.peak.max(self.waiting.len());
+        }
+        while self.waiting.len() >= self.most || self.waiting_bytes >= WAITING_BYTES {
+            sort(&mut self.waiting)?;
+            let late = self.late();
+            let on_time = self.waiting.len().saturating_sub(late);
+            if on_time >= late {
+                // The second half goes on waiting, for what belongs before it.
+                self.write(late..late.saturating_add(on_time.div_ceil(2)), store)?;
+            } else {
+                self.write(late..self.waiting.len(), store)?;
+                self.end_run(store)?;
+            }
         }
         Ok(())
     }
 
     /// Number of entries.
     #[must_use]
-    pub(crate) fn len(&self) -> u64 {
+    pub(crate) const fn len(&self) -> u64 {
         self.entries
     }
 
     #[cfg(test)]
-    /// Bytes of memory that entries take.
-    #[must_use]
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        let block = |block: &Block| block.compressed.len().saturating_add(size_of::<Block>());
-        let runs: usize = self.runs.iter().flat_map(|run| &run.blocks).map(block).sum();
-        crate::length::to_u64(runs.saturating_add(self.waiting_size))
+    pub(crate) const fn peak(&self) -> usize {
+        self.peak
     }
 
-    /// Writes the catalogue. `boundary_key` decides where pages end: the same in all backups that are
-    /// to share pages.
+    /// Writes the catalogue: the same bytes for the same entries in whatever order they came.
     ///
     /// # Errors
     ///
     /// [`Error::AlreadyExists`] naming a path that two entries have, or whatever the store says.
-    pub(crate) fn finish(mut self, boundary_key: &[u8; 32], store: &dyn PageStore) -> Result<CatalogueRoot> {
-        let mut builder = CatalogueBuilder::new(boundary_key, store);
+    pub(crate) fn finish(mut self, store: &(impl PageStore + PageSource)) -> Result<CatalogueRoot> {
+        sort(&mut self.waiting)?;
+        let late = self.late();
+        self.write(late..self.waiting.len(), store)?;
+        if late > 0 {
+            self.end_run(store)?;
+            self.write(0..late, store)?;
+        }
         if self.runs.is_empty() {
-            sort(&mut self.waiting)?;
-            for (path, entry) in self.waiting {
-                builder.push(path_of(&path)?, entry.into_vec())?;
-            }
-            return builder.finish();
+            let builder = self.run.map_or_else(|| CatalogueBuilder::new(&self.boundary_key), |(builder, _)| builder);
+            return builder.finish(store);
         }
-        self.close_run()?;
-        let mut readers = Vec::with_capacity(self.runs.len());
-        let mut heads = BinaryHeap::with_capacity(self.runs.len());
-        for run in self.runs {
-            let mut reader =
-                RunReader { blocks: run.blocks.into_iter(), block: Vec::new(), position: 0, path: Vec::new() };
-            if let Some((path, entry)) = reader.next()? {
-                heads.push(Reverse((path, readers.len(), entry)));
+        self.end_run(store)?;
+        loop {
+            let rest = self.runs.split_off(self.runs.len().min(MERGED));
+            let merged = merge(&self.runs, &self.boundary_key, store)?;
+            if rest.is_empty() {
+                return Ok(merged);
             }
-            readers.push(reader);
+            self.runs = rest;
+            self.runs.push(merged);
         }
-        while let Some(Reverse((path, run, entry))) = heads.pop() {
-            builder.push(path_of(&path)?, entry)?;
-            let reader = readers.get_mut(run).ok_or(Error::Internal("a run of entries is missing"))?;
-            if let Some((path, entry)) = reader.next()? {
-                heads.push(Reverse((path, run, entry)));
-            }
-        }
-        builder.finish()
     }
 
-    fn close_run(&mut self) -> Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
+    /// How many of the waiting entries, which are in order, come too late for the run.
+    fn late(&self) -> usize {
+        self.run.as_ref().map_or(0, |(_, last)| self.waiting.partition_point(|entry| entry.path <= *last))
+    }
+
+    /// Moves waiting entries, which are in order, into the run.
+    fn write(&mut self, range: Range<usize>, store: &dyn PageStore) -> Result<()> {
+        for entry in self.waiting.drain(range) {
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(entry.memory());
+            let path = entry.entry_path()?;
+            let (builder, last) =
+                self.run.get_or_insert_with(|| (CatalogueBuilder::new(&self.boundary_key), Box::default()));
+            builder.push(path, entry.bytes.into_vec(), store)?;
+            *last = entry.path;
         }
-        let mut waiting = std::mem::take(&mut self.waiting);
-        self.waiting_size = 0;
-        sort(&mut waiting)?;
-        let mut run = Run { blocks: Vec::new() };
-        let mut block = Vec::with_capacity(BLOCK);
-        let mut previous: Box<[u8]> = Box::default();
-        for (path, entry) in waiting {
-            let shared = common_prefix(&previous, &path);
-            let suffix = path.get(shared..).unwrap_or_default();
-            for length in [shared, suffix.len(), entry.len()] {
-                block.extend_from_slice(&to_u32(length, "length of an entry")?.to_le_bytes());
-            }
-            block.extend_from_slice(suffix);
-            block.extend_from_slice(&entry);
-            previous = path;
-            if block.len() >= BLOCK {
-                run.blocks.push(Block::compress(&block)?);
-                block.clear();
-            }
+        Ok(())
+    }
+
+    fn end_run(&mut self, store: &dyn PageStore) -> Result<()> {
+        if let Some((builder, _)) = self.run.take() {
+            self.runs.push(builder.finish(store)?);
         }
-        if !block.is_empty() {
-            run.blocks.push(Block::compress(&block)?);
-        }
-        self.runs.push(run);
         Ok(())
     }
 }
 
-impl Block {
-    fn compress(bytes: &[u8]) -> Result<Self> {
-        let compressed =
-            zstd::bulk::compress(bytes, 1).map_err(|_| Error::Internal("zstd did not compress entries"))?;
-        Ok(Self { compressed: compressed.into_boxed_slice(), length: bytes.len() })
-    }
-}
-
-/// Reads a run back, freeing its blocks as it goes.
-struct RunReader {
-    blocks: std::vec::IntoIter<Block>,
-    block: Vec<u8>,
-    position: usize,
-    path: Vec<u8>,
-}
-
-impl RunReader {
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        if self.position == self.block.len() {
-            let Some(block) = self.blocks.next() else { return Ok(None) };
-            self.block = zstd::bulk::decompress(&block.compressed, block.length).map_err(|_| BROKEN_RUN)?;
-            self.position = 0;
+/// Reads runs back and writes them as one catalogue.
+fn merge(
+    runs: &[CatalogueRoot],
+    boundary_key: &[u8; 32],
+    store: &(impl PageStore + PageSource),
+) -> Result<CatalogueRoot> {
+    let mut builder = CatalogueBuilder::new(boundary_key);
+    let mut runs: Vec<_> = runs.iter().map(|run| CatalogueReader::new(*run, store).entries(None)).collect();
+    let mut heads = BinaryHeap::with_capacity(runs.len());
+    for (number, run) in runs.iter_mut().enumerate() {
+        if let Some(entry) = run.next() {
+            heads.push(Reverse((EncodedEntry::new(&entry?)?, number)));
         }
-        let shared = self.number()?;
-        let suffix = self.number()?;
-        let entry = self.number()?;
-        self.path.truncate(shared);
-        let suffix = self.take(suffix)?.to_vec();
-        self.path.extend_from_slice(&suffix);
-        let entry = self.take(entry)?.to_vec();
-        Ok(Some((self.path.clone(), entry)))
     }
-
-    fn number(&mut self) -> Result<usize> {
-        let bytes = self.take(4)?.first_chunk::<4>().copied().ok_or(BROKEN_RUN)?;
-        Ok(crate::length::index(u32::from_le_bytes(bytes)))
+    while let Some(Reverse((first, number))) = heads.pop() {
+        builder.push(first.entry_path()?, first.bytes.into_vec(), store)?;
+        if let Some(entry) = runs.get_mut(number).and_then(Iterator::next) {
+            heads.push(Reverse((EncodedEntry::new(&entry?)?, number)));
+        }
     }
-
-    fn take(&mut self, length: usize) -> Result<&[u8]> {
-        let end = self.position.checked_add(length).ok_or(BROKEN_RUN)?;
-        let bytes = self.block.get(self.position..end).ok_or(BROKEN_RUN)?;
-        self.position = end;
-        Ok(bytes)
-    }
+    builder.finish(store)
 }
 
-const BROKEN_RUN: Error = Error::Internal("a run of entries cannot be read back");
-
-fn sort(waiting: &mut [Sortable]) -> Result<()> {
-    waiting.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+/// Sorts by path. Most of it is in order already.
+fn sort(waiting: &mut [EncodedEntry]) -> Result<()> {
+    waiting.sort_by(|one, two| one.path.cmp(&two.path));
     let twice = waiting.windows(2).find_map(|pair| match pair {
-        [(one, _), (two, _)] if one == two => Some(one),
+        [one, two] if one.path == two.path => Some(one),
         _ => None,
     });
     match twice {
-        Some(path) => Err(Error::AlreadyExists { what: "entry", name: path_of(path)?.to_string() }),
+        Some(entry) => Err(Error::AlreadyExists { what: "entry", name: entry.entry_path()?.to_string() }),
         None => Ok(()),
     }
-}
-
-fn path_of(sortable: &[u8]) -> Result<EntryPath> {
-    let bytes: Vec<u8> = sortable.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect();
-    EntryPath::new(bytes).map_err(|_| Error::Internal("a path changed while entries were sorted"))
 }
 
 #[cfg(test)]
@@ -269,32 +253,46 @@ mod tests {
         entry
     }
 
+    fn push(sorter: &mut EntrySorter, entry: &Entry, pages: &MemoryPages) -> Result<()> {
+        sorter.push(EncodedEntry::new(entry).unwrap(), pages)
+    }
+
+    /// A sorter that lets `most` entries wait.
+    fn sorter(most: usize) -> EntrySorter {
+        EntrySorter { most, ..EntrySorter::new(KEY) }
+    }
+
+    /// The catalogue of entries that are sorted before anything is written.
     fn catalogue<'e>(entries: impl IntoIterator<Item = &'e Entry>, pages: &MemoryPages) -> CatalogueRoot {
-        let mut sorter = EntrySorter::new();
-        entries.into_iter().for_each(|entry| sorter.push(EncodedEntry::new(entry).unwrap()).unwrap());
-        sorter.finish(KEY, pages).unwrap()
+        let mut sorter = sorter(usize::MAX);
+        entries.into_iter().for_each(|entry| push(&mut sorter, entry, pages).unwrap());
+        sorter.finish(pages).unwrap()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn is_a_sorted_map(entries in prop::collection::vec(any_entry(), 0..300), run in 1usize..100) {
+        fn is_a_sorted_map(
+            entries in prop::collection::vec((any_entry(), 0u8..9, any::<u64>()), 0..300),
+            (calls, disorder, most) in (1u8..9, 0usize..300, 1usize..100),
+        ) {
             let model: BTreeMap<EntryPath, Entry> =
-                entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
-            // In an order that has nothing to do with the paths, in runs of any length.
-            let mut shuffled: Vec<&Entry> = model.values().collect();
-            shuffled.sort_by_key(|entry| *blake3::hash(entry.path.as_bytes()).as_bytes());
-            let pages = MemoryPages::default();
-            let mut sorter = EntrySorter::new();
-            for (number, entry) in shuffled.into_iter().enumerate() {
-                sorter.push(EncodedEntry::new(entry).unwrap()).unwrap();
-                if number % run == 0 {
-                    sorter.close_run().unwrap();
-                }
+                entries.iter().map(|(entry, ..)| (entry.path.clone(), entry.clone())).collect();
+            // As several calls deliver them, each nearly in order.
+            let mut order: Vec<(u8, usize, &Entry)> = Vec::new();
+            for (position, (path, entry)) in model.iter().enumerate() {
+                let (_, call, random) = entries.iter().find(|(entry, ..)| entry.path == *path).unwrap();
+                let moved = usize::try_from(random % (disorder as u64 + 1)).unwrap();
+                order.push((call % calls, position + moved, entry));
             }
+            order.sort_by_key(|(call, position, _)| (*call, *position));
+            let pages = MemoryPages::default();
+            let mut sorter = sorter(most);
+            order.iter().for_each(|(_, _, entry)| push(&mut sorter, entry, &pages).unwrap());
             prop_assert_eq!(sorter.len(), model.len() as u64);
-            let root = sorter.finish(KEY, &pages).unwrap();
+            prop_assert!(sorter.peak <= most, "{} entries waited", sorter.peak);
+            let root = sorter.finish(&pages).unwrap();
             prop_assert_eq!(root, catalogue(model.values(), &pages));
             let reader = CatalogueReader::new(root, &pages);
             let read: Vec<Entry> = reader.entries(None).map(Result::unwrap).collect();
@@ -314,60 +312,65 @@ mod tests {
 
     #[test]
     fn the_same_path_twice_is_an_error_that_names_it() {
-        for apart in [false, true] {
-            let mut sorter = EntrySorter::new();
-            sorter.push(EncodedEntry::new(&file(1)).unwrap()).unwrap();
-            sorter.push(EncodedEntry::new(&file(2)).unwrap()).unwrap();
-            if apart {
-                sorter.close_run().unwrap();
-            }
-            sorter.push(EncodedEntry::new(&file(1)).unwrap()).unwrap();
-            let error = sorter.finish(KEY, &MemoryPages::default()).unwrap_err();
-            let name = file(1).path.to_string();
+        for (most, between) in [(1, 1), (2, 1), (7, 20), (WAITING, 20)] {
+            let pages = MemoryPages::default();
+            let mut sorter = sorter(most);
+            let numbers = (0..between).chain([0]).chain(between..2 * between);
+            let pushed = numbers.into_iter().try_for_each(|number| push(&mut sorter, &file(number), &pages));
+            let error = pushed.and_then(|()| sorter.finish(&pages).map(drop)).unwrap_err();
+            let name = file(0).path.to_string();
             assert!(matches!(&error, Error::AlreadyExists { name: found, .. } if *found == name), "{error}");
         }
     }
 
+    /// A hundred thousand files in any order: as the workers of a walk complete them, and as nobody would.
     #[test]
     fn many_entries_in_bounded_memory_and_shared_pages() {
         const COUNT: u64 = 100_000;
-        // 37 is coprime to the count: every file once, out of order.
-        let shuffled = |changed: u64| {
-            (0..COUNT).map(move |step| {
-                let number = step * 37 % COUNT;
-                let mut entry = file(number);
-                if number == changed {
-                    entry.attributes.mode = Some(0o600);
-                }
-                entry
-            })
+        const MOST: usize = 1000;
+        let numbers: Vec<u64> = {
+            let mut entries: Vec<(EntryPath, u64)> = (0..COUNT).map(|number| (file(number).path, number)).collect();
+            entries.sort();
+            entries.into_iter().map(|(_, number)| number).collect()
+        };
+        let entry = |number: u64, changed: u64| {
+            let mut entry = file(number);
+            entry.attributes.mode = Some(if number == changed { 0o600 } else { 0o644 });
+            entry
         };
         let pages = MemoryPages::default();
-        let mut sorter = EntrySorter::new();
-        let mut most = 0;
-        for entry in shuffled(COUNT) {
-            sorter.push(EncodedEntry::new(&entry).unwrap()).unwrap();
-            if sorter.entries.is_multiple_of(1000) {
-                most = most.max(sorter.memory_bytes());
-            }
-        }
-        assert!(most < COUNT * 110 + RUN as u64, "{most} bytes for {COUNT} entries");
-        let root = sorter.finish(KEY, &pages).unwrap();
-        assert_eq!(root.entries, COUNT);
-        assert_eq!(CatalogueReader::new(root, &pages).entries(None).filter(Result::is_ok).count(), 100_000);
-        let all = pages.take_new();
+        let write = |numbers: &[u64], changed: u64| {
+            let mut sorter = sorter(MOST);
+            numbers.iter().for_each(|number| push(&mut sorter, &entry(*number, changed), &pages).unwrap());
+            assert!(sorter.peak <= MOST && sorter.waiting.len() <= MOST, "{} entries waited", sorter.peak);
+            let root = sorter.finish(&pages).unwrap();
+            (root, pages.take_new(), pages.take_read())
+        };
+        let (root, all, read) = write(&numbers, COUNT);
+        assert_eq!((root.entries, read), (COUNT, 0), "what comes in order is never read back");
         assert!((200..700).contains(&all), "{all}");
         assert!(pages.largest() < 1 << 20);
+        assert_eq!(CatalogueReader::new(root, &pages).entries(None).filter(Result::is_ok).count(), 100_000);
+        assert_eq!(root, catalogue(&numbers.iter().map(|number| entry(*number, COUNT)).collect::<Vec<_>>(), &pages));
+        pages.take_read();
+
+        // Workers complete a file later than those that follow it, in one place or another.
+        let mut nearly = numbers.clone();
+        nearly.chunks_mut(200).for_each(|chunk| chunk.reverse());
+        assert_eq!(write(&nearly, COUNT), (root, 0, 0));
+        // 37 is coprime to the count: every file once, in no order at all.
+        let shuffled: Vec<u64> = (0..COUNT).map(|step| numbers[usize::try_from(step * 37 % COUNT).unwrap()]).collect();
+        let (merged, _, read) = write(&shuffled, COUNT);
+        assert!(merged == root && read > 0);
 
         // One changed entry writes one leaf and the nodes above it.
-        let entries: Vec<Entry> = shuffled(4711).collect();
-        catalogue(&entries, &pages);
-        let new = pages.take_new();
+        let (root, new, _) = write(&numbers, 4711);
         assert_eq!(new, usize::from(root.height));
         // One entry more writes few pages.
-        let mut entries: Vec<Entry> = shuffled(COUNT).collect();
-        entries.push(file(COUNT + 5));
-        catalogue(&entries, &pages);
+        let more: Vec<u64> = numbers.iter().copied().chain([COUNT + 5]).collect();
+        let mut sorter = sorter(usize::MAX);
+        more.iter().for_each(|number| push(&mut sorter, &entry(*number, COUNT), &pages).unwrap());
+        sorter.finish(&pages).unwrap();
         let new = pages.take_new();
         assert!(new <= 8, "{new}");
     }

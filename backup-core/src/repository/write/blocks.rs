@@ -20,7 +20,7 @@ use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::{Assembler, Piece};
 use crate::repository::write::read_at::ReadAt;
 use crate::repository::write::session::BackupSession;
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
+use crate::repository::write::store::{ChunkStore, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, keep, taken};
 use crate::source::BlockSource;
 
@@ -81,13 +81,12 @@ pub(crate) fn add_blocks(session: &mut BackupSession, path: EntryPath, source: &
     let slot = Mutex::new(None);
     let amounts = {
         let store = &session.store;
-        let pages = Pages::new(store)?;
-        let (slot, pages) = (&slot, &pages);
+        let slot = &slot;
         let parent = parent.as_ref().map(|parent| (&parent.content, session.parent_pages()));
         let image = Image::new(Arc::new(source), entry.path.clone(), session.fixed_chunk_size(), false);
         let image = Arc::new(image);
         with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
-            let jobs = ContentJobs::new(store, Assembler::image(pages, leaf_span(image.chunk_size)), keep(slot));
+            let jobs = ContentJobs::new(store, Assembler::image(store, leaf_span(image.chunk_size)), keep(slot));
             read_blocks(&image, parent, store, jobs, queue)
         })?
     };

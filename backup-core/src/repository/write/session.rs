@@ -15,10 +15,9 @@ use crate::progress::Event;
 use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
-use crate::repository::parallel::lock;
-use crate::repository::read::IndexedPages;
+use crate::repository::parallel::{POISONED, lock};
 use crate::repository::view;
-use crate::repository::write::store::{ChunkStore, Pages};
+use crate::repository::write::store::ChunkStore;
 use crate::repository::write::stream::{StreamWriter, queue_depth};
 use crate::repository::write::{blocks, stream, tree};
 use crate::session::{BackupBody, Closure, History, NewCommit, SessionWriter};
@@ -149,8 +148,6 @@ pub struct BackupSession {
     /// What it may refer to.
     history: History,
     parent: Option<Backup>,
-    /// The pages of the parent.
-    pages: IndexedPages,
     started: Timestamp,
     names: BTreeSet<EntryPath>,
     /// A failed operation may have left claims without chunks: nothing can be committed then.
@@ -161,27 +158,34 @@ pub struct BackupSession {
 }
 
 /// What entries and amounts the threads of a session collect.
-#[derive(Default)]
 pub(crate) struct Collected {
-    sorter: Mutex<Sorter>,
+    sorter: Mutex<EntrySorter>,
     problems: Mutex<Problems>,
     bytes_logical: AtomicU64,
     bytes_read: AtomicU64,
     bytes_unchanged: AtomicU64,
 }
 
-struct Sorter(EntrySorter);
-
-impl Default for Sorter {
-    fn default() -> Self {
-        Self(EntrySorter::new())
-    }
-}
-
 impl Collected {
-    pub(crate) fn insert(&self, size: u64, entry: EncodedEntry) -> Result<()> {
+    fn new(sorter: EntrySorter) -> Self {
+        Self {
+            sorter: Mutex::new(sorter),
+            problems: Mutex::default(),
+            bytes_logical: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_unchanged: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn insert(&self, size: u64, entry: EncodedEntry, store: &ChunkStore) -> Result<()> {
         self.bytes_logical.fetch_add(size, Ordering::Relaxed);
-        lock(&self.sorter)?.0.push(entry)
+        lock(&self.sorter)?.push(entry, store)
+    }
+
+    /// Most entries that ever waited for the catalogue.
+    #[cfg(test)]
+    pub(crate) fn most_waiting(&self) -> usize {
+        self.sorter.lock().unwrap().peak()
     }
 
     pub(crate) fn problem(&self, control: &Control, name: &str, message: &str) {
@@ -212,7 +216,7 @@ impl BackupSession {
         let (writer, history) = inner.with_records(&control, |records| {
             SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
         })?;
-        let (parent, pages, store) = Self::prepare(inner, &options, writer.session, &history)
+        let (parent, store) = Self::prepare(inner, &options, writer.session, &history)
             .inspect_err(|_| writer.abandon(&*inner.storage))?;
         Ok(Self {
             repository: repository.clone(),
@@ -220,24 +224,22 @@ impl BackupSession {
             writer,
             options,
             parent,
-            pages,
             started,
             names: BTreeSet::new(),
             failed: AtomicBool::new(false),
             control,
             store,
-            collected: Collected::default(),
+            collected: Collected::new(EntrySorter::new(inner.chunk_keys.page_boundary())),
         })
     }
 
-    /// What a session needs besides its mark: the parent, its pages, and a store on an index of what may be referred
-    /// to.
+    /// What a session needs besides its mark: the parent, and a store on an index of what may be referred to.
     fn prepare(
         inner: &Arc<Inner>,
         options: &BackupOptions,
         session: SessionId,
         history: &History,
-    ) -> Result<(Option<Backup>, IndexedPages, ChunkStore)> {
+    ) -> Result<(Option<Backup>, ChunkStore)> {
         let control = &options.control;
         let view = view::for_writing(inner, history, control)?;
         let parent = match &options.parent {
@@ -250,10 +252,8 @@ impl BackupSession {
         };
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
         // What may be referred to is less than what can be read: other readers of the handle do not see it.
-        let pages = IndexedPages::new(inner, Arc::clone(&view.index), Arc::clone(&inner.cache), control);
-        let store = ChunkStore::new(Arc::clone(inner), session, level, control.clone(), view.index, view.orphans);
-        store.worker()?;
-        Ok((parent, pages, store))
+        let store = ChunkStore::new(Arc::clone(inner), session, level, control.clone(), view.index, view.orphans)?;
+        Ok((parent, store))
     }
 
     /// The backup that this one is made relative to.
@@ -266,9 +266,8 @@ impl BackupSession {
     ///
     /// # Errors
     ///
-    /// [`Error::Source`] where the source fails: nothing of the entry is kept, and the session cannot
-    /// be committed without it being dealt with by the caller. [`Error::AlreadyExists`] for a path that
-    /// the backup has. [`Error::Storage`] and others of storing; the session is of no more use then.
+    /// [`Error::AlreadyExists`] for a path that the backup has: nothing has happened then. After any other the
+    /// session is of no more use: [`Error::Source`] where the source fails, [`Error::Storage`] and others of storing.
     pub fn add_stream(&mut self, path: EntryPath, source: &mut dyn io::Read) -> Result<Entry> {
         self.reserve(&path)?;
         let result = stream::add_stream(self, path, source);
@@ -329,12 +328,9 @@ impl BackupSession {
         self.check_usable()?;
         self.control.cancel().check()?;
         let inner = &self.repository.inner;
-        let sorter = std::mem::take(&mut *lock(&self.collected.sorter)?).0;
+        let sorter = self.collected.sorter.into_inner().map_err(|_| POISONED)?;
         let entries = sorter.len();
-        let catalogue = {
-            let pages = Pages::new(&self.store)?;
-            sorter.finish(inner.chunk_keys.page_boundary(), &pages)?
-        };
+        let catalogue = sorter.finish(&self.store)?;
         let stored = self.store.finish()?;
         let closure = Closure { packs: stored.packs };
         let closure_object = closure.encode()?;
@@ -410,7 +406,7 @@ impl BackupSession {
     }
 
     pub(crate) fn insert(&self, entry: &Entry) -> Result<()> {
-        self.collected.insert(entry.size(), EncodedEntry::new(entry)?)
+        self.collected.insert(entry.size(), EncodedEntry::new(entry)?, &self.store)
     }
 
     pub(crate) fn read_bytes(&self, count: u64) {
@@ -427,7 +423,7 @@ impl BackupSession {
     }
 
     pub(crate) fn parent_pages(&self) -> &dyn PageSource {
-        &self.pages
+        self.store.stored_pages()
     }
 
     pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashSet;
 
 use crate::compress::Compressor;
-use crate::content::{ChunkRef, PageRef, PageStore};
+use crate::content::{ChunkRef, PageRef, PageSource, PageStore};
 use crate::error::{Error, Result};
 use crate::format::Padding;
 use crate::format::layout::Place;
@@ -25,7 +25,8 @@ use crate::pack::{ChunkKind, PackBuilder, PackEntry};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::parallel::lock;
+use crate::repository::parallel::{POISONED, lock};
+use crate::repository::read::IndexedPages;
 use crate::storage::{Key, PutMode, StorageError};
 
 /// Chunks whose packs were stored are named in an index object at least this often: what a crash
@@ -72,6 +73,8 @@ pub(crate) struct ChunkStore {
     pack_target: u64,
     meta_target: u64,
     compression_level: i32,
+    page_compressor: Mutex<Compressor>,
+    stored_pages: IndexedPages,
     control: Control,
     /// Chunks of this repository: those of the view that the session began with, and those sealed since.
     index: Arc<Index>,
@@ -101,6 +104,10 @@ struct Written {
 impl ChunkStore {
     /// A store for `session`. `index` holds every chunk that may be referred to; `orphans` are the
     /// packs among them that no index object names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a compression level that there is not.
     pub(crate) fn new(
         repository: Arc<Inner>,
         session: SessionId,
@@ -108,14 +115,16 @@ impl ChunkStore {
         control: Control,
         index: Arc<Index>,
         orphans: BTreeMap<ObjectName, (u64, Vec<PackEntry>)>,
-    ) -> Self {
+    ) -> Result<Self> {
         let config = &repository.config;
-        Self {
+        Ok(Self {
             session,
             padding: config.padding,
             pack_target: u64::from(config.pack_target),
             meta_target: u64::from(config.pack_target).min(META_TARGET),
             compression_level,
+            page_compressor: Mutex::new(Compressor::new(compression_level)?),
+            stored_pages: IndexedPages::new(&repository, Arc::clone(&index), Arc::clone(&repository.cache), &control),
             index,
             claimed: Mutex::default(),
             data: std::array::from_fn(|_| Mutex::new(PackBuilder::new())),
@@ -126,11 +135,16 @@ impl ChunkStore {
             counters: Counters::default(),
             control,
             repository,
-        }
+        })
     }
 
     pub(crate) fn worker(&self) -> Result<StoreWorker> {
         Ok(StoreWorker { compressor: Compressor::new(self.compression_level)?, buffer: Vec::new() })
+    }
+
+    /// Pages in packs that are stored.
+    pub(crate) const fn stored_pages(&self) -> &IndexedPages {
+        &self.stored_pages
     }
 
     pub(crate) const fn control(&self) -> &Control {
@@ -363,24 +377,24 @@ impl Drop for Pass<'_> {
 }
 
 /// Pages are chunks of their own kind, in packs of their own.
-pub(crate) struct Pages<'s> {
-    pub(crate) store: &'s ChunkStore,
-    pub(crate) compressor: Mutex<Compressor>,
-}
-
-impl<'s> Pages<'s> {
-    pub(crate) fn new(store: &'s ChunkStore) -> Result<Self> {
-        Ok(Self { store, compressor: Mutex::new(Compressor::new(store.compression_level)?) })
+impl PageStore for ChunkStore {
+    fn put_page(&self, bytes: &[u8]) -> Result<PageRef> {
+        let length = to_u32(bytes.len(), "page")?;
+        let id = self.repository.chunk_keys.meta_id(bytes);
+        let mut compressor = lock(&self.page_compressor)?;
+        self.store_as(&mut compressor, ChunkKind::Meta, id, bytes)?;
+        Ok(PageRef { id, length })
     }
 }
 
-impl PageStore for Pages<'_> {
-    fn put_page(&self, bytes: &[u8]) -> Result<PageRef> {
-        let length = to_u32(bytes.len(), "page")?;
-        let id = self.store.repository.chunk_keys.meta_id(bytes);
-        let mut compressor = lock(&self.compressor)?;
-        self.store.store_as(&mut compressor, ChunkKind::Meta, id, bytes)?;
-        Ok(PageRef { id, length })
+/// Pages that this session wrote or found. Not while its threads run: they may be storing what is asked for.
+impl PageSource for ChunkStore {
+    fn page(&self, page: &PageRef) -> Result<Bytes> {
+        if self.index.lookup(&page.id).is_none() {
+            // It is in the pack that is being filled.
+            self.seal(ChunkKind::Meta, take(&self.meta)?)?;
+        }
+        self.stored_pages.page(page)
     }
 }
 

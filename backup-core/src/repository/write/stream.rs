@@ -15,7 +15,7 @@ use crate::progress::Event;
 use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::{Assembler, Piece};
 use crate::repository::write::session::BackupSession;
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
+use crate::repository::write::store::{ChunkStore, StoreWorker};
 
 /// What is done with a content once its last chunk is stored: on whichever thread that happens.
 pub(crate) type OnComplete<'env> = Box<dyn FnOnce(Content) -> Result<()> + Send + 'env>;
@@ -236,10 +236,9 @@ pub(crate) fn add_stream(session: &mut BackupSession, path: EntryPath, source: &
     let cutter = Cutter::new(session.gear());
     let (length, digest) = {
         let store = &session.store;
-        let pages = Pages::new(store)?;
-        let (content, pages) = (&content, &pages);
+        let content = &content;
         with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
-            let jobs = ContentJobs::new(store, Assembler::stream(pages), keep(content));
+            let jobs = ContentJobs::new(store, Assembler::stream(store), keep(content));
             read_stream(source, &entry.path, cutter, jobs, queue)
         })?
     };
@@ -274,7 +273,7 @@ pub struct StreamWriter<'s> {
     session: &'s BackupSession,
     entry: Entry,
     cutter: Cutter,
-    references: Vec<ChunkRef>,
+    builder: StreamContentBuilder<'s>,
     batch: Vec<Vec<u8>>,
     batched: usize,
 }
@@ -290,7 +289,7 @@ impl<'s> StreamWriter<'s> {
             session,
             entry: Entry::new(path, EntryKind::Stream),
             cutter,
-            references: Vec::new(),
+            builder: StreamContentBuilder::new(&session.store),
             batch: Vec::new(),
             batched: 0,
         }
@@ -326,10 +325,7 @@ impl<'s> StreamWriter<'s> {
     fn complete(mut self) -> Result<Entry> {
         self.gather(true)?;
         self.process()?;
-        let pages = Pages::new(&self.session.store)?;
-        let mut builder = StreamContentBuilder::new(&pages);
-        self.references.iter().try_for_each(|reference| builder.push(*reference))?;
-        self.entry.content = builder.finish()?;
+        self.entry.content = self.builder.finish()?;
         self.entry.digest = Some(self.cutter.digest());
         self.session.read_bytes(self.cutter.length());
         self.session.control.event(&Event::EntryFinished { path: &self.entry.path });
@@ -373,9 +369,9 @@ impl<'s> StreamWriter<'s> {
             })?;
         }
         let references = references.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
-        let references: Option<Vec<_>> = references.into_iter().collect();
-        self.references.extend(references.ok_or(Error::Internal("a chunk was not stored"))?);
-        Ok(())
+        references
+            .into_iter()
+            .try_for_each(|reference| self.builder.push(reference.ok_or(Error::Internal("a chunk was not stored"))?))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::content::{EntryKind, EntryPath};
+use crate::content::{EntryKind, EntryPath, WAITING};
 use crate::crypto::Argon2Parameters;
 use crate::entropy::SeededEntropy;
 use crate::keys::Credential;
@@ -77,9 +77,33 @@ fn more_tiny_files_than_a_pack_has_entries() {
     let repository = repository();
     let mut session = repository.begin(options(2)).unwrap();
     session.add_tree(&mut Numbers(0..COUNT)).unwrap();
+    let most = session.collected.most_waiting();
+    assert!(most <= WAITING, "{most} entries were in memory at once");
     let backup = session.commit().unwrap();
     assert_eq!((backup.statistics.entries, backup.statistics.chunks_new), (COUNT, COUNT));
     assert!(backup.is_complete());
     let report = repository.verify(&VerifyOptions::new(VerifyLevel::Content), None, &Control::default()).unwrap();
     assert!(report.ok, "{:#?}", report.findings);
+}
+
+/// In memory that does not grow with it, a backup gets the catalogue that it would get in order.
+#[test]
+fn trees_in_any_order_make_the_same_catalogue() {
+    const COUNT: u64 = 150_000;
+    let repository = repository();
+    let mut roots = Vec::new();
+    for parts in [vec![0..COUNT], vec![100_000..COUNT, 50_000..100_000, 0..50_000]] {
+        let mut session = repository.begin(options(2)).unwrap();
+        parts.into_iter().for_each(|part| session.add_tree(&mut Numbers(part)).unwrap());
+        // One that belongs before everything that has long been written.
+        session.add_stream("!".parse().unwrap(), &mut &b"first"[..]).unwrap();
+        let most = session.collected.most_waiting();
+        assert!(most <= WAITING, "{most} entries were in memory at once");
+        let backup = session.commit().unwrap();
+        assert_eq!(backup.statistics.entries, COUNT + 1);
+        roots.push(backup.catalogue);
+        let report = repository.verify(&VerifyOptions::new(VerifyLevel::Structure), None, &Control::default()).unwrap();
+        assert!(report.ok, "{:#?}", report.findings);
+    }
+    assert_eq!(roots[0], roots[1]);
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
 use crate::content::{
-    CatalogueEntries, ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, PageStore, Refs,
+    CatalogueEntries, ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, Refs,
     StreamContentBuilder, walk_pages,
 };
 use crate::crypto::hash;
@@ -25,7 +25,7 @@ use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
 use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
 use crate::repository::write::read_at::ReadAt;
 use crate::repository::write::session::{BackupSession, Collected};
-use crate::repository::write::store::{ChunkStore, Pages, StoreWorker};
+use crate::repository::write::store::{ChunkStore, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
 use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
 use crate::time::Timestamp;
@@ -34,7 +34,6 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy)]
 struct Walk<'env> {
     store: &'env ChunkStore,
-    pages: &'env dyn PageStore,
     collected: &'env Collected,
     parent_pages: &'env dyn PageSource,
     fixed_chunk_size: u32,
@@ -49,12 +48,10 @@ struct Walk<'env> {
 /// Backs up a tree.
 pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource) -> Result<()> {
     let store = &session.store;
-    let pages = Pages::new(store)?;
     let gear = session.gear();
     let names = FirstNames::default();
     let walk = Walk {
         store,
-        pages: &pages,
         collected: &session.collected,
         parent_pages: session.parent_pages(),
         fixed_chunk_size: session.fixed_chunk_size(),
@@ -204,7 +201,7 @@ impl<'env> Walk<'env> {
             }
         };
         if let Ok(Some(references)) = &stored {
-            let mut builder = StreamContentBuilder::new(self.pages);
+            let mut builder = StreamContentBuilder::new(self.store);
             references.iter().try_for_each(|reference| builder.push(*reference))?;
             entry.content = builder.finish()?;
             entry.digest = Some(hash::digest(&buffer));
@@ -227,7 +224,7 @@ impl<'env> Walk<'env> {
             meeting.0 = Some(content);
             self.meet(&mut meeting)
         });
-        let jobs = ContentJobs::new(self.store, Assembler::stream(self.pages), on_complete);
+        let jobs = ContentJobs::new(self.store, Assembler::stream(self.store), on_complete);
         let path = entry.path.clone();
         let mut reader = ReadAt::new(file, 0, file.length());
         let cutter = Cutter::new(Arc::clone(self.gear));
@@ -279,7 +276,7 @@ impl<'env> Walk<'env> {
             self.read_entry(&entry)
         });
         let jobs =
-            ContentJobs::new(self.store, Assembler::image(self.pages, leaf_span(self.fixed_chunk_size)), on_complete);
+            ContentJobs::new(self.store, Assembler::image(self.store, leaf_span(self.fixed_chunk_size)), on_complete);
         match read_blocks(&image, None, self.store, jobs, queue) {
             Ok(amounts) => {
                 self.collected.read_bytes(amounts.read);
@@ -305,7 +302,7 @@ impl<'env> Walk<'env> {
             Ok(encoded) => {
                 self.names.end(&entry.path, true)?;
                 self.store.control().event(&Event::EntryFinished { path: &entry.path });
-                self.collected.insert(entry.size(), encoded)
+                self.collected.insert(entry.size(), encoded, self.store)
             }
             Err(error) => self.lost(&entry.path, &error_chain(&error)),
         }
