@@ -448,12 +448,13 @@ fn unused_packs_of_a_crashed_session_are_looked_at_once() {
         let is_look = |operation: &&Operation| orphans.iter().any(|orphan| orphan.key.as_str() == operation.key);
         log.iter().filter(is_look).count()
     };
-    assert_eq!(looks(0), 2 * orphans.len(), "the header with the first frame, and what is left of the directory");
+    assert_eq!(looks(0), orphans.len(), "one read has header and directory");
     assert_eq!(looks(1), 0);
     assert_sound(&repository);
     // They serve whoever needs them later.
     let mut session = repository.begin(options(1)).unwrap();
     session.add_stream(path("dump"), &mut noise(99, 900_000).as_slice()).unwrap();
-    assert_eq!(session.commit().unwrap().statistics.chunks_new, 0);
+    let amounts = session.commit().unwrap().statistics;
+    assert!(amounts.chunks > 30 && amounts.chunks_new < 10, "all but what was in open packs: {amounts:?}");
     assert_sound(&repository);
 }

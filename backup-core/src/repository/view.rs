@@ -1,14 +1,17 @@
 //! What can be read and referred to: the index as history says it is, mended where it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::error::{Error, Result};
-use crate::format::header::HEADER_BYTES;
+use crate::format::header;
 use crate::format::layout::{self, Place};
 use crate::id::ObjectName;
 use crate::index::{Index, Segment};
-use crate::length::to_u64;
+use crate::length::{to_u64, to_usize};
 use crate::limits;
 use crate::object::{ObjectReader, ObjectType, verify_name};
 use crate::pack::{Directory, HEADER_LENGTH, PackEntry};
@@ -40,6 +43,8 @@ enum Failing {
     /// It is done without.
     IsTolerated,
 }
+/// First read of a pack of which only the directory is wanted: the object's header and a frame of the larger usual size.
+const DIRECTORY_READ: u64 = header::HEADER_BYTES + (64 << 10) + header::TAG_LENGTH;
 
 /// The index for reading: everything that valid commits name. Where an index object is lost or damaged,
 /// the directories of the packs that it would name take its place.
@@ -156,14 +161,23 @@ fn adopt(
 /// The chunks of a pack, as its directory says.
 pub(crate) fn read_directory(inner: &Inner, name: &ObjectName, size: u64, control: &Control) -> Result<Directory> {
     let key = Place::Pack(*name).key();
-    let header = inner.get_range(&key, 0..HEADER_BYTES.min(size), control)?;
-    let reader = pack_reader(inner, key.as_str(), &header, size)?;
+    // Mostly this is enough.
+    let begin = inner.get_range(&key, 0..DIRECTORY_READ.min(size), control)?;
+    let header = begin.get(..header::HEADER_LENGTH).unwrap_or(&begin);
+    let reader = pack_reader(inner, key.as_str(), header, size)?;
+    let read = |span: Range<u64>| -> Result<Bytes> {
+        let known = to_u64(begin.len());
+        let from = to_usize(span.start, "offset of a frame")?;
+        let part = |end: u64| Ok(begin.slice(from..to_usize(end, "offset of a frame")?));
+        match span.end <= known {
+            true => part(span.end),
+            false => Ok([part(known)?, inner.get_range(&key, known..span.end, control)?].concat().into()),
+        }
+    };
     let body = 0..to_u64(HEADER_LENGTH);
-    let first = reader.open_span(&body, &inner.get_range(&key, reader.span(&body)?, control)?)?;
-    let length = to_u64(Directory::length(&first, &key)?);
-    let body = 0..length;
-    let span = reader.span(&body)?;
-    let bytes = inner.get_range(&key, span, control)?;
+    let first = reader.open_span(&body, &read(reader.span(&body)?)?)?;
+    let body = 0..to_u64(Directory::length(&first, &key)?);
+    let bytes = read(reader.span(&body)?)?;
     let directory = reader.open_span(&body, &bytes)?;
     let first_frame = reader.length_span();
     let first_frame = bytes

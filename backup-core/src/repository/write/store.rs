@@ -192,6 +192,11 @@ impl ChunkStore {
         }
         self.seal(ChunkKind::Meta, take(&self.meta)?)?;
         let mut written = lock(&self.written)?;
+        // Packs of crashed sessions that this backup does not need are named as well, so that nobody has to look
+        // into them again.
+        for (pack, (size, entries)) in std::mem::take(&mut written.orphans) {
+            self.index_pack(&mut written, pack, size, entries)?;
+        }
         self.write_index(&mut written)?;
         let written = std::mem::take(&mut *written);
         Ok(Stored { packs: written.referenced, indexes: written.indexes })
@@ -297,12 +302,7 @@ impl ChunkStore {
         }
         let mut written = lock(&self.written)?;
         written.referenced.insert(sealed.name, size);
-        written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
-        written.unindexed.push((sealed.name, size, entries));
-        if written.unindexed_entries >= INDEX_ENTRIES {
-            self.write_index(&mut written)?;
-        }
-        Ok(())
+        self.index_pack(&mut written, sealed.name, size, entries)
     }
 
     /// The backup needs the pack at `location`. An adopted pack enters this session's index, as nobody
@@ -315,14 +315,20 @@ impl ChunkStore {
         let size =
             self.index.pack_size(&location.pack).ok_or(Error::Internal("a chunk is in a pack that is not known"))?;
         written.referenced.insert(location.pack, size);
-        if let Some((size, entries)) = written.orphans.remove(&location.pack) {
-            written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
-            written.unindexed.push((location.pack, size, entries));
-            if written.unindexed_entries >= INDEX_ENTRIES {
-                self.write_index(&mut written)?;
-            }
+        match written.orphans.remove(&location.pack) {
+            Some((size, entries)) => self.index_pack(&mut written, location.pack, size, entries),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Names a pack in this session's index.
+    fn index_pack(&self, written: &mut Written, pack: ObjectName, size: u64, entries: Vec<PackEntry>) -> Result<()> {
+        written.unindexed_entries = written.unindexed_entries.saturating_add(entries.len());
+        written.unindexed.push((pack, size, entries));
+        if written.unindexed_entries < INDEX_ENTRIES {
+            return Ok(());
+        }
+        self.write_index(written)
     }
 
     fn write_index(&self, written: &mut Written) -> Result<()> {
