@@ -221,8 +221,7 @@ fn an_error_at_any_operation_names_the_object_and_shuts_nobody_out() {
 
 /// What is left of the first try is in nobody's way, and gone afterwards.
 fn init_again(storage: &Arc<MemoryStorage>, what: &str) {
-    let repository =
-        init_with(storage.clone(), &small_options(), 3).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let repository = init_with(storage.clone(), &small_options(), 3).unwrap_or_else(|error| panic!("{what}: {error}"));
     back_up(&repository).unwrap_or_else(|error| panic!("{what}: {error}"));
     let repository = by_password(storage.clone(), PASSWORD).unwrap();
     assert!(restored(&repository).unwrap() == content(), "{what}");

@@ -573,6 +573,9 @@ fn a_verification_that_a_collection_overtakes_does_not_report_what_that_deleted(
         let error = verify(&repository, level).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         assert!(error.is_transient());
+    }
+}
+
 /// Another init runs as a whole, or dies at each of its puts, before each put of the first.
 #[test]
 fn of_two_inits_at_once_one_wins_and_its_repository_is_whole() {

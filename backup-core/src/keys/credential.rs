@@ -7,6 +7,7 @@ use crate::secret::Password;
 
 /// A password (with or without a key file) or a recovery key.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Credential<'a> {
     /// A password. Where the slot was made with a key file, both are needed.
     Password {

@@ -131,30 +131,45 @@ pub(crate) fn keyring_numbers(storage: &dyn Storage) -> Result<Vec<u32>> {
     Ok(numbers.collect())
 }
 
-/// The keyring with the highest number, if there is one, and what came of reading it. Those whose header names
-/// another repository are what is left of inits that did not come to their end.
+/// The keyring with the highest number.
+pub(crate) struct NewestKeyring {
+    /// Its number, and what came of reading it; `None` where there is none.
+    pub(crate) found: Option<(u32, Result<Bytes, StorageError>)>,
+    /// Higher numbers, of other repositories: what is left of inits that did not come to their end.
+    pub(crate) foreign: Vec<u32>,
+}
+
+/// Finds the keyring with the highest number.
 ///
 /// # Errors
 ///
 /// [`Error::Storage`] where keyrings cannot be listed.
-pub(crate) fn newest_keyring(
-    storage: &dyn Storage,
-    repository: RepositoryId,
-) -> Result<Option<(u32, Result<Bytes, StorageError>)>> {
+pub(crate) fn newest_keyring(storage: &dyn Storage, repository: RepositoryId) -> Result<NewestKeyring> {
     let mut numbers = keyring_numbers(storage)?;
     numbers.sort_unstable();
+    let mut newest = NewestKeyring { found: None, foreign: Vec::new() };
     while let Some(number) = numbers.pop() {
         match storage.get(&Place::Keyring(number).key(), limits::KEYRING) {
-            Ok(object) if is_of_another(&object, repository) => {}
-            read => return Ok(Some((number, read))),
+            Ok(object) if is_of_another(&object, repository) => newest.foreign.push(number),
+            read => {
+                newest.found = Some((number, read));
+                break;
+            }
         }
     }
-    Ok(None)
+    Ok(newest)
 }
+
+/// Bits in which the ids of two repositories differ at least; by chance they differ in 64 of 128. Fewer are a
+/// damaged id of this repository, and the keyring may be the newest.
+const DIFFERENT_BITS: u32 = 24;
 
 fn is_of_another(object: &[u8], repository: RepositoryId) -> bool {
     let kind = ObjectType::Keyring.name();
-    Header::parse(object, to_u64(object.len()), kind, kind).is_ok_and(|header| header.repository != repository)
+    Header::parse(object, to_u64(object.len()), kind, kind).is_ok_and(|header| {
+        let pairs = header.repository.as_bytes().iter().zip(repository.as_bytes());
+        pairs.map(|(one, two)| (one ^ two).count_ones()).sum::<u32>() >= DIFFERENT_BITS
+    })
 }
 
 /// Reads the keyring with the highest number and checks that it belongs to `config`.
@@ -170,7 +185,7 @@ pub(crate) fn read_newest_keyring(
     keyring_key: &KeyringKey,
     config: &[u8],
 ) -> Result<Keyring> {
-    let newest = newest_keyring(storage, repository)?;
+    let newest = newest_keyring(storage, repository)?.found;
     let (number, object) = newest.ok_or_else(|| Error::not_found("keyring", format!("{}*", layout::KEYRINGS)))?;
     let key = Place::Keyring(number).key();
     let damaged = |reason: &str| Error::damaged("keyring", &key, reason);

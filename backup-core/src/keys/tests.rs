@@ -389,7 +389,15 @@ fn keyrings_of_other_repositories_are_passed_over() {
     let mut next = with_new_root(&keyring, &fixture.entropy).unwrap();
     write(&fixture, &mut next).unwrap();
     assert_eq!(read(&fixture, &config).unwrap().number, 4);
-    // One that is damaged may be the newest, whatever its header says otherwise.
+    assert!(newest_keyring(&fixture.storage, REPOSITORY).unwrap().foreign.is_empty());
+    // One of which few bits say that it is another's is ours, and damaged: an older one lacks keys.
+    let mut damaged = fixture.get(&Place::Keyring(4).key());
+    damaged[16] ^= 0xff;
+    damaged[31] ^= 0xff;
+    fixture.put(&Place::Keyring(6).key(), &damaged);
+    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::Damaged);
+    fixture.storage.delete(&Place::Keyring(6).key()).unwrap();
+    // Nor is one passed over that is damaged elsewhere.
     let mut damaged = fixture.get(&Place::Keyring(3).key());
     damaged[0] ^= 1;
     fixture.put(&Place::Keyring(5).key(), &damaged);

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::chunk::{Gear, GearTable};
 use crate::compress::{Codec, Compressor, Decompressor};
-use crate::content::{CatalogueReader, StreamContentBuilder};
+use crate::content::{CatalogueReader, EncodedEntry, StreamContentBuilder};
 use crate::content::{CatalogueRoot, ChunkRef, Content, Entry, EntrySorter, PageRef, PageSource, PageStore, Refs};
 use crate::crypto::AeadProvider;
 use crate::entropy::Entropy;
@@ -295,9 +295,9 @@ impl Pages {
     ///
     /// [`Error::AlreadyExists`] where two have the same path.
     pub fn write_catalogue(&self, entries: &[Entry]) -> Result<Catalogue> {
-        let mut sorter = EntrySorter::new();
-        entries.iter().try_for_each(|entry| sorter.push(entry))?;
-        sorter.finish(&[5; 32], self).map(Catalogue)
+        let mut sorter = EntrySorter::new(&[5; 32]);
+        entries.iter().try_for_each(|entry| sorter.push(EncodedEntry::new(entry)?, self))?;
+        sorter.finish(self).map(Catalogue)
     }
 
     /// Reads a catalogue again: how many entries it has.

@@ -18,6 +18,10 @@ class Damaged(Rejected):
     """A rule of the format is broken."""
 
 
+class Foreign(Damaged):
+    """A sealed object that is well-formed, and of another repository: its id differs in 24 bits or more."""
+
+
 class Unsupported(Rejected):
     """Written by a later version ("What a reader must reject", last paragraph)."""
 

@@ -7,7 +7,7 @@ from blake3 import blake3
 from .cbor import U32, decode
 from .config import Config
 from .ed25519 import public_key
-from .errors import Damaged, Missing
+from .errors import Damaged, Foreign, Missing
 from .keys import KEYRING, Keys
 from .sealed import open_bytes
 from .storage import MAXIMUM_KEYRING, Storage
@@ -16,11 +16,18 @@ _KEY = re.compile(r"keyring/([0-9a-f]{8})\Z")
 
 
 def read_keyring(storage: Storage, config: Config, keyring_key: bytes) -> Keys:
-    """Step 3 of "Reading a backup": the keyring with the highest number, never an older one."""
+    """Step 3 of "Reading a backup": the keyring with the highest number, never an older one. Those of other
+    repositories are what interrupted inits left."""
     numbers = [int(match[1], 16) for key in storage.list("keyring/") if (match := _KEY.match(key))]
-    if not numbers:
-        raise Missing("keyring/00000001", "there is no keyring")
-    number = max(numbers)
+    for number in sorted(numbers, reverse=True):
+        try:
+            return _read_keyring(storage, config, keyring_key, number)
+        except Foreign:
+            continue
+    raise Missing("keyring/00000001", "there is no keyring")
+
+
+def _read_keyring(storage: Storage, config: Config, keyring_key: bytes, number: int) -> Keys:
     place = f"keyring/{number:08x}"
 
     def base_key(object_type: int, generation: int) -> bytes | None:

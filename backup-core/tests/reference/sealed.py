@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .errors import Damaged, LimitExceeded, Unsupported
+from .errors import Damaged, Foreign, LimitExceeded, Unsupported
 from .keys import KEYRING, SUITE, key_iv_commitment
 from .storage import GIB
 
@@ -55,7 +55,8 @@ class SealedObject:
         if size > 4 * GIB:
             raise LimitExceeded(place, "longer than 4 GiB")
         if header[16:32] != repository:
-            raise Damaged(place, "an object of another repository")
+            bits = (int.from_bytes(header[16:32], "big") ^ int.from_bytes(repository, "big")).bit_count()
+            raise (Foreign if bits >= 24 else Damaged)(place, "an object of another repository")
         self.type = header[9]
         if self.type not in types:
             raise Damaged(place, f"an object of type {self.type}")

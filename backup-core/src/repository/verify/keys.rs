@@ -45,9 +45,12 @@ fn check_slots(site: &Site<'_>, findings: &Findings) -> Result<()> {
 
 fn check_keyring(site: &Site<'_>, inner: Option<&Inner>, findings: &Findings) -> Result<()> {
     let wanted = inner.map_or(1, |inner| inner.keyring_number);
-    let Some((newest, read)) =
-        newest_keyring(site.storage, site.signers.repository)?.filter(|(newest, _)| *newest >= wanted)
-    else {
+    let newest = newest_keyring(site.storage, site.signers.repository)?;
+    for number in newest.foreign {
+        let message = "it is of another repository: an interrupted init left it, or it is damaged";
+        findings.add(FindingKind::Record, Place::Keyring(number).key().as_str(), message)?;
+    }
+    let Some((newest, read)) = newest.found.filter(|(newest, _)| *newest >= wanted) else {
         // An older one lacks keys.
         return findings.missing(Place::Keyring(wanted).key().as_str());
     };

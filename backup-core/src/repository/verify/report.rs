@@ -223,7 +223,7 @@ impl Findings {
         let mut report = self.state.into_inner().map_err(|_| POISONED)?;
         if !report.ok && history.is_overtaken(storage)? {
             let reason = "a collection ended while it was verified";
-            return Err(Error::Conflict { what: "the repository".into(), reason: reason.into() });
+            return Err(Error::Conflict { what: "the repository".into(), reason: reason.into(), transient: true });
         }
         report.findings.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.finished = environment.now();

@@ -120,6 +120,24 @@ def check_order(site: Site, rng: random.Random) -> int:
     return len(listed)
 
 
+def check_leftovers(site: Site) -> None:
+    """Keyrings and slots of inits that died or lost are in nobody's way."""
+    one = site.create("one")
+    for kind, offset, name in (("keyring", 16, "00000002"), ("keys", 16, "00" * 16), ("keys", 16, "ff" * 16)):
+        (ours,) = [path for path in (site.directory / kind).iterdir() if not path.name.startswith(("00000002", "00" * 16))]
+        data = bytearray(ours.read_bytes())
+        data[offset : offset + 16] = bytes(byte ^ 0x55 for byte in data[offset : offset + 16])
+        (site.directory / kind / name).write_bytes(data)
+    assert site.agreed() == [one]
+    two = site.create("two")
+    assert site.agreed() == [one, two]
+    site.command.run("key", "rotate", *OPENING)
+    assert sorted(path.name for path in (site.directory / "keyring").iterdir()) == [f"{n:08x}" for n in (1, 2, 3)]
+    three = site.create("three")
+    assert site.agreed() == [one, two, three]
+    assert site.content(three) == b"three"
+
+
 def check_collections(site: Site, rng: random.Random) -> None:
     first, second, third = (site.create(text) for text in ("one", "two", "three"))
     assert site.agreed() == [first, second, third]
@@ -187,6 +205,10 @@ def main() -> None:
         site = Site(binary, Path(place))
         site.command.run("init", *cheap, *OPENING)
         check_collections(site, random.Random(1))
+    with tempfile.TemporaryDirectory(prefix="backup-reference-") as place:
+        site = Site(binary, Path(place))
+        site.command.run("init", *cheap, *OPENING)
+        check_leftovers(site)
     print("collections, forgotten backups and void commits: reader and command agree")
     listed = 0
     for seed in range(4):
