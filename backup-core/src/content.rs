@@ -17,7 +17,8 @@ pub(crate) use self::builder::{IMAGE_LEAF_CHUNKS, ImageContentBuilder, StreamCon
 #[cfg(test)]
 pub(crate) use self::catalogue::WAITING;
 pub(crate) use self::catalogue::{
-    CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EncodedEntry, EntrySorter,
+    CatalogueBelow, CatalogueCursor, CatalogueEntries, CataloguePage, CatalogueReader, CatalogueRoot, EncodedEntry,
+    EntrySorter,
 };
 pub(crate) use self::cursor::{ContentBelow, Leaves, Refs, content_below, walk_pages};
 pub(crate) use self::entry::{ChunkRef, ContentRoot, PageRef};

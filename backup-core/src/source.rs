@@ -33,7 +33,8 @@ pub trait BlockSource: Send + Sync {
         Ok(())
     }
 
-    /// Fills `buffer` from `offset`. The engine never asks for bytes beyond [`length`](Self::length).
+    /// Fills `buffer` from `offset`. The engine never asks for bytes beyond [`length`](Self::length), but for one
+    /// byte behind a [`FileContent`], to see whether it has grown.
     ///
     /// # Errors
     ///

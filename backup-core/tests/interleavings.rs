@@ -103,6 +103,11 @@ mod content {
             Ok(())
         }
 
+        pub(crate) fn push_hole_leaves(&mut self, _: u64, count: u64) -> Result<()> {
+            self.0.extend((0..count).map(|_| Vec::new()));
+            Ok(())
+        }
+
         pub(crate) fn push_existing_leaf(&mut self, page: PageRef, _: u64) -> Result<()> {
             self.0.push(vec![page.0]);
             Ok(())
@@ -118,6 +123,8 @@ mod content {
 mod ahead;
 #[path = "../src/repository/write/assembler.rs"]
 mod assembler;
+#[path = "../src/repository/write/gate.rs"]
+mod gate;
 #[path = "../src/repository/parallel.rs"]
 mod parallel;
 
@@ -414,4 +421,27 @@ fn pieces_of_a_content_meet_in_order() {
         let empty = run(&Assembler::stream(&NoPages), Vec::new(), 0);
         assert_eq!(empty, Content(vec![vec![]]));
     });
+}
+
+#[test]
+fn no_more_than_the_gate_allows_are_inside_and_all_get_in() {
+    let enter = |threads: usize, most: usize| {
+        let (gate, inside, entered) = (gate::Gate::new(most), AtomicU64::new(0), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..2 {
+                        let _pass = gate.enter().unwrap();
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < most as u64);
+                        thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        entered.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(entered.into_inner(), 2 * threads as u64);
+    };
+    every(20_000, move || enter(2, 1));
+    many(move || [(3, 1), (3, 2), (4, 3), (2, 4)].into_iter().for_each(|(threads, most)| enter(threads, most)));
 }

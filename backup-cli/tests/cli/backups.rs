@@ -45,7 +45,8 @@ fn a_second_backup_stores_little_and_names_its_parent() {
     assert!(first["bytes_new"].as_u64().unwrap() > 3 << 20, "{first}");
     assert_eq!(second["parent"], first["backup"]);
     assert!(second["bytes_new"].as_u64().unwrap() < 64 << 10, "{second}");
-    assert_eq!(second["bytes_read"], 0, "{second}");
+    // That the files changed seconds before the first backup makes their times no proof: they are read again.
+    assert!(second["bytes_read"].as_u64().unwrap() > 3 << 20, "{second}");
     let third = world.json(["create", "--parent", "none", "tree"]);
     assert_eq!(third["parent"], json!(null));
     assert!(third["bytes_read"].as_u64().unwrap() > 3 << 20, "{third}");

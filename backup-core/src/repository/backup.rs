@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::content::CatalogueRoot;
 use crate::error::{Error, Result};
+use crate::format::layout::Place;
 use crate::id::BackupId;
+use crate::session::BackupBody;
 use crate::time::Timestamp;
 
 /// A recovery point: what was backed up, when, from where, and whether it is complete.
@@ -140,6 +142,49 @@ pub struct BackupStatistics {
     pub chunks: u64,
     /// Chunks that the repository did not have.
     pub chunks_new: u64,
+}
+
+impl BackupStatistics {
+    /// In the order of `docs/format.md`, "Backup body".
+    pub(crate) const fn to_amounts(self) -> [u64; 8] {
+        [
+            self.entries,
+            self.bytes_logical,
+            self.bytes_read,
+            self.bytes_unchanged,
+            self.bytes_new,
+            self.bytes_stored,
+            self.chunks,
+            self.chunks_new,
+        ]
+    }
+
+    const fn from_amounts(amounts: [u64; 8]) -> Self {
+        let [entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new] =
+            amounts;
+        Self { entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new }
+    }
+}
+
+impl Backup {
+    /// `place` is that of the body.
+    pub(crate) fn from_body(id: BackupId, place: Place, body: BackupBody) -> Result<Self> {
+        Ok(Self {
+            id,
+            kind: (body.kind.parse())
+                .map_err(|_| Error::damaged("backup body", place.key(), "its kind is not valid"))?,
+            host: body.host,
+            tags: body.tags,
+            labels: body.labels,
+            started: body.started,
+            finished: body.finished,
+            parent: body.parent,
+            statistics: BackupStatistics::from_amounts(body.amounts),
+            problems: body.problems.into_iter().map(|(name, message)| Problem { name, message }).collect(),
+            problem_count: body.problem_count,
+            catalogue: body.catalogue,
+        })
+    }
 }
 
 /// Something that was left out or could not be done.

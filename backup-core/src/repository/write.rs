@@ -2,7 +2,11 @@
 
 mod assembler;
 mod blocks;
+mod collected;
+mod gate;
 mod hard_links;
+mod options;
+mod parent;
 mod read_at;
 mod session;
 mod store;
@@ -12,5 +16,6 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use self::session::{BackupOptions, BackupSession, Parent};
+pub use self::options::{BackupOptions, Parent};
+pub use self::session::BackupSession;
 pub use self::stream::StreamWriter;

@@ -209,6 +209,7 @@ impl BlockSource for File {
         match self.manner {
             Manner::TruncatedAt(length) if end > length => return Err(io::ErrorKind::UnexpectedEof.into()),
             Manner::BrokenAt(broken) if end > broken => return Err(io::Error::other("unreadable sector")),
+            _ if end > self.length() => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {}
         }
         // Behind its end is nothing.

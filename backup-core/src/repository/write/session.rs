@@ -1,22 +1,24 @@
 //! A backup in the making.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
-use crate::content::{CatalogueEntries, CatalogueReader, EncodedEntry, Entry, EntryPath, EntrySorter, PageSource};
+use crate::content::{EncodedEntry, Entry, EntryPath, EntrySorter};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
-use crate::id::{BackupId, SessionId};
+use crate::id::SessionId;
 use crate::object::{ObjectType, name_of};
-use crate::progress::Event;
-use crate::repository::backup::{Backup, BackupKind, BackupStatistics, Problem, Problems, error_chain};
+use crate::repository::backup::{Backup, BackupStatistics};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::parallel::{POISONED, lock};
 use crate::repository::view;
+use crate::repository::write::collected::Collected;
+use crate::repository::write::options::{BackupOptions, Parent};
+use crate::repository::write::parent::newest_like;
 use crate::repository::write::store::ChunkStore;
 use crate::repository::write::stream::{StreamWriter, queue_depth};
 use crate::repository::write::{blocks, stream, tree};
@@ -24,127 +26,14 @@ use crate::session::{BackupBody, Closure, History, NewCommit, SessionWriter};
 use crate::source::{BlockSource, TreeSource};
 use crate::time::Timestamp;
 
-/// What a new backup is, and how it is made.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct BackupOptions {
-    /// What it protects.
-    pub kind: BackupKind,
-    /// The host that the data comes from. Empty by default; informational, at most 255 bytes.
-    pub host: String,
-    /// Tags; sorted and made unique.
-    pub tags: Vec<String>,
-    /// Free labels.
-    pub labels: BTreeMap<String, String>,
-    /// The backup that it is made relative to. [`Parent::Newest`] by default.
-    pub parent: Parent,
-    /// zstd level, -7 to 19; the repository's own (3 by default) where `None`.
-    pub compression_level: Option<i32>,
-    /// Threads, memory, progress, stopping.
-    pub control: Control,
-}
-
-/// Which backup a new one is made relative to: unchanged files and ranges are taken over from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parent {
-    /// None: everything is read. What the repository has is still not stored twice.
-    None,
-    /// The newest backup of the same kind and host, if there is one.
-    Newest,
-    /// This one. Change maps need it.
-    Backup(BackupId),
-}
-
-impl BackupOptions {
-    /// A backup of `kind` with defaults.
-    #[must_use]
-    pub fn new(kind: BackupKind) -> Self {
-        Self {
-            kind,
-            host: String::new(),
-            tags: Vec::new(),
-            labels: BTreeMap::new(),
-            parent: Parent::Newest,
-            compression_level: None,
-            control: Control::default(),
-        }
-    }
-
-    /// Sets the host.
-    #[must_use]
-    pub fn with_host(mut self, host: impl Into<String>) -> Self {
-        self.host = host.into();
-        self
-    }
-
-    /// Adds a tag.
-    #[must_use]
-    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
-        self
-    }
-
-    /// Adds a label.
-    #[must_use]
-    pub fn with_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(name.into(), value.into());
-        self
-    }
-
-    /// Sets the parent.
-    #[must_use]
-    pub fn with_parent(mut self, parent: Parent) -> Self {
-        self.parent = parent;
-        self
-    }
-
-    /// Sets the compression level.
-    #[must_use]
-    pub const fn with_compression_level(mut self, level: i32) -> Self {
-        self.compression_level = Some(level);
-        self
-    }
-
-    /// Sets threads, memory, progress, stopping.
-    #[must_use]
-    pub fn with_control(mut self, control: Control) -> Self {
-        self.control = control;
-        self
-    }
-
-    /// What goes into the body stays far below its limit.
-    fn check(&mut self) -> Result<()> {
-        self.tags.sort();
-        self.tags.dedup();
-        let long = |what: &str, text: &str| {
-            if text.len() > 255 { Err(Error::invalid(what, "it is longer than 255 bytes")) } else { Ok(()) }
-        };
-        long("host", &self.host)?;
-        self.tags.iter().try_for_each(|tag| long("tag", tag))?;
-        for (name, value) in &self.labels {
-            long("label", name)?;
-            if value.len() > 4096 {
-                return Err(Error::invalid(format!("label {name}"), "its value is longer than 4096 bytes"));
-            }
-        }
-        if self.tags.len() > 1000 || self.labels.len() > 1000 {
-            return Err(Error::invalid("backup", "more than 1000 tags or labels"));
-        }
-        if let BackupKind::Other(label) = &self.kind {
-            label.parse::<BackupKind>()?;
-        }
-        Ok(())
-    }
-}
-
 /// A backup in the making. Nothing of it is visible before [`commit`](Self::commit); dropping it is
 /// [`abort`](Self::abort).
 ///
 /// What a session that ended early uploaded is found and used by the next one.
 pub struct BackupSession {
-    repository: Repository,
+    pub(crate) repository: Repository,
     writer: SessionWriter,
-    options: BackupOptions,
+    pub(crate) options: BackupOptions,
     /// What it may refer to.
     history: History,
     parent: Option<Backup>,
@@ -155,53 +44,6 @@ pub struct BackupSession {
     pub(crate) control: Control,
     pub(crate) store: ChunkStore,
     pub(crate) collected: Collected,
-}
-
-/// What entries and amounts the threads of a session collect.
-pub(crate) struct Collected {
-    sorter: Mutex<EntrySorter>,
-    problems: Mutex<Problems>,
-    bytes_logical: AtomicU64,
-    bytes_read: AtomicU64,
-    bytes_unchanged: AtomicU64,
-}
-
-impl Collected {
-    fn new(sorter: EntrySorter) -> Self {
-        Self {
-            sorter: Mutex::new(sorter),
-            problems: Mutex::default(),
-            bytes_logical: AtomicU64::new(0),
-            bytes_read: AtomicU64::new(0),
-            bytes_unchanged: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn insert(&self, size: u64, entry: EncodedEntry, store: &ChunkStore) -> Result<()> {
-        self.bytes_logical.fetch_add(size, Ordering::Relaxed);
-        lock(&self.sorter)?.push(entry, store)
-    }
-
-    /// Most entries that ever waited for the catalogue.
-    #[cfg(test)]
-    pub(crate) fn most_waiting(&self) -> usize {
-        self.sorter.lock().unwrap().peak()
-    }
-
-    pub(crate) fn problem(&self, control: &Control, name: &str, message: &str) {
-        control.event(&Event::Problem { name, message });
-        if let Ok(mut problems) = self.problems.lock() {
-            problems.record(name, message);
-        }
-    }
-
-    pub(crate) fn read_bytes(&self, count: u64) {
-        self.bytes_read.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn unchanged_bytes(&self, count: u64) {
-        self.bytes_unchanged.fetch_add(count, Ordering::Relaxed);
-    }
 }
 
 impl BackupSession {
@@ -417,35 +259,6 @@ impl BackupSession {
         self.collected.unchanged_bytes(count);
     }
 
-    /// Whether the caller said which backup the parent is.
-    pub(crate) const fn has_named_parent(&self) -> bool {
-        matches!(self.options.parent, Parent::Backup(_))
-    }
-
-    pub(crate) fn parent_pages(&self) -> &dyn PageSource {
-        self.store.stored_pages()
-    }
-
-    pub(crate) fn parent_entry(&self, path: &EntryPath) -> Result<Option<Entry>> {
-        match &self.parent {
-            Some(parent) => match CatalogueReader::new(parent.catalogue, self.parent_pages()).get(path) {
-                // A parent that cannot be read makes the backup slower, not wrong.
-                Err(error) if error.is_of_one_object() => {
-                    let name = path.to_string();
-                    self.control.event(&Event::Problem { name: &name, message: &error_chain(&error) });
-                    Ok(None)
-                }
-                found => found,
-            },
-            None => Ok(None),
-        }
-    }
-
-    pub(crate) fn parent_entries(&self, from: &EntryPath) -> Option<CatalogueEntries<'_>> {
-        let parent = self.parent.as_ref()?;
-        Some(CatalogueReader::new(parent.catalogue, self.parent_pages()).entries(Some(from)).past_damage())
-    }
-
     fn reserve(&mut self, path: &EntryPath) -> Result<()> {
         self.check_usable()?;
         if self.names.insert(path.clone()) {
@@ -468,69 +281,8 @@ impl BackupSession {
     }
 }
 
-/// The newest backup of the same kind and host. One whose body cannot be read is passed over: verification
-/// reports it, and it must not keep anybody from making new backups.
-fn newest_like(inner: &Inner, history: &History, options: &BackupOptions) -> Result<Option<Backup>> {
-    for commit in history.in_order().into_iter().rev() {
-        match inner.read_backup(commit, &options.control) {
-            Ok(backup) if backup.kind == options.kind && backup.host == options.host => return Ok(Some(backup)),
-            Ok(_) => {}
-            Err(error) if error.is_of_one_object() => {
-                inner.check_keyring_is_not_older(commit, &options.control)?;
-                let name = Place::Body(commit.content.body).key();
-                options.control.event(&Event::Problem { name: name.as_str(), message: &error_chain(&error) });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
 impl std::fmt::Debug for BackupSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BackupSession").field("session", &self.writer.session).finish_non_exhaustive()
-    }
-}
-
-impl BackupStatistics {
-    /// In the order of `docs/format.md`, "Backup body".
-    const fn to_amounts(self) -> [u64; 8] {
-        [
-            self.entries,
-            self.bytes_logical,
-            self.bytes_read,
-            self.bytes_unchanged,
-            self.bytes_new,
-            self.bytes_stored,
-            self.chunks,
-            self.chunks_new,
-        ]
-    }
-
-    const fn from_amounts(amounts: [u64; 8]) -> Self {
-        let [entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new] =
-            amounts;
-        Self { entries, bytes_logical, bytes_read, bytes_unchanged, bytes_new, bytes_stored, chunks, chunks_new }
-    }
-}
-
-impl Backup {
-    /// `place` is that of the body.
-    pub(crate) fn from_body(id: BackupId, place: Place, body: BackupBody) -> Result<Self> {
-        Ok(Self {
-            id,
-            kind: (body.kind.parse())
-                .map_err(|_| Error::damaged("backup body", place.key(), "its kind is not valid"))?,
-            host: body.host,
-            tags: body.tags,
-            labels: body.labels,
-            started: body.started,
-            finished: body.finished,
-            parent: body.parent,
-            statistics: BackupStatistics::from_amounts(body.amounts),
-            problems: body.problems.into_iter().map(|(name, message)| Problem { name, message }).collect(),
-            problem_count: body.problem_count,
-            catalogue: body.catalogue,
-        })
     }
 }

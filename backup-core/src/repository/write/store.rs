@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashSet;
 
 use crate::compress::Compressor;
@@ -25,8 +24,9 @@ use crate::pack::{ChunkKind, PackBuilder, PackEntry};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
-use crate::repository::parallel::{POISONED, lock};
+use crate::repository::parallel::lock;
 use crate::repository::read::IndexedPages;
+use crate::repository::write::gate::Gate;
 use crate::storage::{Key, PutMode, StorageError};
 
 /// Chunks whose packs were stored are named in an index object at least this often: what a crash
@@ -353,33 +353,6 @@ impl ChunkStore {
 fn packs_sealed_at_once(control: &Control, pack_target: u32) -> usize {
     let by_budget = control.byte_budget() / 2 / u64::from(pack_target.max(1)).saturating_mul(2);
     usize::try_from(by_budget).unwrap_or(usize::MAX).clamp(1, control.threads())
-}
-
-/// Lets a number of threads in at once; the others wait.
-struct Gate {
-    enter: Sender<()>,
-    leave: Receiver<()>,
-}
-
-/// Whoever has it is inside.
-struct Pass<'g>(&'g Gate);
-
-impl Gate {
-    fn new(most: usize) -> Self {
-        let (enter, leave) = bounded(most);
-        Self { enter, leave }
-    }
-
-    fn enter(&self) -> Result<Pass<'_>> {
-        self.enter.send(()).map_err(|_| POISONED)?;
-        Ok(Pass(self))
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.leave.try_recv();
-    }
 }
 
 /// Pages are chunks of their own kind, in packs of their own.

@@ -55,7 +55,10 @@ impl BlockSource for Number {
     fn length(&self) -> u64 {
         8
     }
-    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if offset != 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         buffer.copy_from_slice(&self.0.to_be_bytes());
         Ok(())
     }

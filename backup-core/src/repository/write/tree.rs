@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
 use crate::content::{
-    CatalogueEntries, ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, Refs,
-    StreamContentBuilder, walk_pages,
+    ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, Refs, StreamContentBuilder, walk_pages,
 };
 use crate::crypto::hash;
 use crate::error::{Error, Result};
@@ -22,9 +21,11 @@ use crate::repository::backup::error_chain;
 use crate::repository::parallel::{Queue, lock, with_queue};
 use crate::repository::write::assembler::Assembler;
 use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
+use crate::repository::write::collected::Collected;
 use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
+use crate::repository::write::parent::ParentEntries;
 use crate::repository::write::read_at::ReadAt;
-use crate::repository::write::session::{BackupSession, Collected};
+use crate::repository::write::session::BackupSession;
 use crate::repository::write::store::{ChunkStore, StoreWorker};
 use crate::repository::write::stream::{ContentJobs, Cutter, read_stream};
 use crate::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeSource};
@@ -61,7 +62,7 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         parent_started: session.parent().map(|parent| parent.started),
     };
     let mut later = LaterNames::new();
-    let mut parent: Option<Peekable<Parent<'_>>> = None;
+    let mut parent: Option<Peekable<ParentEntries<'_>>> = None;
     with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
         while let Some(node) = source.next_node() {
             session.control.cancel().check()?;
@@ -91,28 +92,6 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         })?;
     }
     Ok(())
-}
-
-/// Entries of the parent backup, none without one.
-type Parent<'r> = std::iter::Flatten<std::option::IntoIter<CatalogueEntries<'r>>>;
-
-impl BackupSession {
-    /// The parent's entry at `path`; the walk and the parent's catalogue have the same order.
-    fn same_path(&self, entries: &mut Peekable<Parent<'_>>, path: &EntryPath) -> Option<Entry> {
-        loop {
-            match entries.peek()? {
-                Ok(entry) if entry.path < *path => drop(entries.next()),
-                Ok(entry) if entry.path == *path => return entries.next()?.ok(),
-                Ok(_) => return None,
-                // A parent that cannot be read makes the backup slower, not wrong: on with what is behind it.
-                Err(error) => {
-                    let name = self.parent().map(|parent| parent.id.to_string()).unwrap_or_default();
-                    self.control.event(&Event::Problem { name: &name, message: &error_chain(error) });
-                    drop(entries.next());
-                }
-            }
-        }
-    }
 }
 
 impl<'env> Walk<'env> {
