@@ -143,8 +143,9 @@ impl Tool {
                 job.args(["--quiet", "backup", "--host", "bench", "--stdin", "--stdin-filename", ENTRY]).stdin(input)
             }
             (ToolName::Rustic, Kind::Image) => job.args(["backup", "--host", "bench"]).arg(directory),
+            // With a parent, rustic 0.11.4 takes standard input for unchanged and stores the day before again.
             (ToolName::Rustic, Kind::Dump) => {
-                job.args(["backup", "--host", "bench", "--stdin-filename", ENTRY, "-"]).stdin(input)
+                job.args(["backup", "--host", "bench", "--force", "--stdin-filename", ENTRY, "-"]).stdin(input)
             }
             (ToolName::Borg | ToolName::BorgLz4, Kind::Image) => job
                 .arg("create")
