@@ -147,7 +147,7 @@ impl<'s> ImageContentBuilder<'s> {
         }
         self.length = longer(self.length, span.saturating_mul(more))?;
         self.flush_first()?;
-        self.nodes.push_alike(put_leaf(&hole, self.store)?, more, self.store)
+        self.nodes.push_alike(&put_leaf(&hole, self.store)?, more, self.store)
     }
 
     /// Takes over a leaf of the parent's content, as [`Leaves`](crate::content::Leaves) reports it.

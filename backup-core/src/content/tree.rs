@@ -80,7 +80,7 @@ impl<C: Child> Nodes<C> {
 
     /// Adds `count` equal leaves of a tree of pages of fixed size, in a number of steps that hardly depends on it:
     /// equal leaves have equal nodes above them.
-    pub(super) fn push_alike(&mut self, leaf: C, count: u64, store: &dyn PageStore) -> Result<()>
+    pub(super) fn push_alike(&mut self, leaf: &C, count: u64, store: &dyn PageStore) -> Result<()>
     where
         C: Clone,
     {
@@ -90,7 +90,7 @@ impl<C: Child> Nodes<C> {
         self.push_alike_at(0, leaf, count, store)
     }
 
-    fn push_alike_at(&mut self, position: usize, child: C, mut count: u64, store: &dyn PageStore) -> Result<()>
+    fn push_alike_at(&mut self, position: usize, child: &C, mut count: u64, store: &dyn PageStore) -> Result<()>
     where
         C: Clone,
     {
@@ -106,8 +106,8 @@ impl<C: Child> Nodes<C> {
             }
             let mut node = Level { children: vec![child.clone(); FIXED], size: 0 };
             let parent = node.close(height_of(position)?, store)?;
-            self.push_alike_at(position.saturating_add(1), parent, count / whole, store)?;
-            count %= whole;
+            self.push_alike_at(position.saturating_add(1), &parent, count.checked_div(whole).unwrap_or(0), store)?;
+            count = count.checked_rem(whole).unwrap_or(0);
         }
         Ok(())
     }

@@ -378,7 +378,7 @@ impl<'a> Extents<'a> {
         if extent.kind != ExtentKind::Zero {
             return Ok(0);
         }
-        Ok(extent.end().min(length).saturating_sub(leaf_start) / span)
+        Ok(extent.end().min(length).saturating_sub(leaf_start).checked_div(span).unwrap_or(0))
     }
 
     /// The extent that contains `position`.

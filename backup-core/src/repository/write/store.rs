@@ -351,7 +351,8 @@ impl ChunkStore {
 /// Packs that may be sealed and stored at once: each is in memory twice then, in plain and sealed. They get half of
 /// the budget; open packs, chunks on their way and the threads' buffers have the rest.
 fn packs_sealed_at_once(control: &Control, pack_target: u32) -> usize {
-    let by_budget = control.byte_budget() / 2 / u64::from(pack_target.max(1)).saturating_mul(2);
+    let each = u64::from(pack_target.max(1)).saturating_mul(2);
+    let by_budget = (control.byte_budget() / 2).checked_div(each).unwrap_or(u64::MAX);
     usize::try_from(by_budget).unwrap_or(usize::MAX).clamp(1, control.threads())
 }
 
