@@ -136,12 +136,14 @@ fn run_tool(tool: &Tool, input: &Input, next: &Path, map: &Path, scratch: &Path)
         job.run(&outputs)?;
     }
     place.set_input(&input.file)?;
-    let (first, _) = tool.back_up(&place, 1, None).run(&outputs)?;
+    let (first, said) = tool.back_up(&place, 1, None).run(&outputs)?;
     place.set_input(next)?;
     let next_with_map = if tool.name == ToolName::Backup && input.kind == Kind::Image {
         let copy = place.with_copy_of_repository("copy")?;
         copy.set_input(next)?;
-        let (cost, _) = tool.back_up(&copy, 2, Some(map)).run(&outputs)?;
+        let said: serde_json::Value = serde_json::from_slice(&said).context("what the first backup said")?;
+        let parent = said["backup"].as_str().context("the first backup has no id")?;
+        let (cost, _) = tool.back_up(&copy, 2, Some((parent, map))).run(&outputs)?;
         // It must be as good as any other.
         tool.restore(&copy, 2).run(&outputs)?;
         require_same(next, &copy.restored()?).context("the backup with a change map")?;

@@ -17,7 +17,7 @@ use backup_core::entropy::OsEntropy;
 use backup_core::keys::Credential;
 use backup_core::progress::{Event, Observer};
 use backup_core::repository::{
-    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Repository, VerifyLevel,
+    BackupKind, BackupOptions, Control, Environment, InitOptions, LockedRepository, Parent, Repository, VerifyLevel,
     VerifyOptions, VerifyReport,
 };
 use backup_core::secret::Password;
@@ -133,7 +133,10 @@ fn back_up(
 ) -> Result<(Outcome, Amounts)> {
     let repository = repository(arguments)?;
     let changes = changes.map(|path| changes::from_json(&fs::read(path)?)).transpose()?;
-    let options = BackupOptions::new(BackupKind::VirtualMachine).with_host("bench").with_control(control.clone());
+    let mut options = BackupOptions::new(BackupKind::VirtualMachine).with_host("bench").with_control(control.clone());
+    if changes.is_some() {
+        options = options.with_parent(Parent::Backup(repository.find_backup("latest")?.id));
+    }
     let entry = EntryPath::try_from(ENTRY)?;
     timed(|| {
         let mut session = repository.begin(options)?;

@@ -117,9 +117,10 @@ impl Tool {
         }
     }
 
-    /// Backs up `place.input()`, as the backup of that day.
+    /// Backs up `place.input()`, as the backup of that day. `changes` is the id of the backup of the day before, and the
+    /// file that says what changed since.
     #[must_use]
-    pub fn back_up(&self, place: &Place, day: usize, changes: Option<&Path>) -> Job {
+    pub fn back_up(&self, place: &Place, day: usize, changes: Option<(&str, &Path)>) -> Job {
         let job = self.job(place);
         let input = place.input();
         let directory = input.parent().unwrap_or(&input).to_owned();
@@ -129,9 +130,9 @@ impl Tool {
         match (self.name, place.kind) {
             (ToolName::Backup, Kind::Image) => {
                 let job =
-                    job.args(["--quiet", "create", "--host", "bench", "--image"]).arg(&input).args(["--as", ENTRY]);
+                    job.args(["--json", "create", "--host", "bench", "--image"]).arg(&input).args(["--as", ENTRY]);
                 match changes {
-                    Some(map) => job.args(["--parent", "latest", "--changed-ranges"]).arg(map),
+                    Some((parent, map)) => job.args(["--parent", parent, "--changed-ranges"]).arg(map),
                     None => job,
                 }
             }
@@ -374,8 +375,8 @@ mod tests {
     fn a_change_map_is_for_the_parent() {
         let (_here, place) = place();
         let tool = Tool::find(ToolName::Backup, Some(Path::new("/x/backup"))).unwrap();
-        let line = tool.back_up(&place, 2, Some(Path::new("map"))).line();
-        assert!(line.ends_with("--as input --parent latest --changed-ranges map"), "{line}");
+        let line = tool.back_up(&place, 2, Some(("abcd", Path::new("map")))).line();
+        assert!(line.ends_with("--as input --parent abcd --changed-ranges map"), "{line}");
     }
 
     #[test]
