@@ -11,7 +11,7 @@ use backup_core::ErrorKind;
 use backup_core::content::{Attributes, Entry, EntryKind, EntryPath};
 use backup_core::extent::Extent;
 use backup_core::progress::{Event, Observer};
-use backup_core::repository::{Backup, Repository, Selection};
+use backup_core::repository::{Backup, Repository, Selection, VerifyLevel, VerifyOptions};
 use backup_core::source::{BlockSink, BlockSource, TreeSink};
 use backup_core::storage::Key;
 use proptest::prelude::*;
@@ -318,6 +318,36 @@ fn a_hard_link_alone_is_never_an_empty_file() {
             let first = repository.entry(&backup, &path("a")).unwrap();
             assert_eq!(repository.content_entry(&backup, &path("a")).unwrap(), first);
         }
+    }
+}
+
+#[test]
+fn verification_finds_hard_links_that_lead_nowhere() {
+    let repository = repository();
+    // Many files, so that the pages of links are shared by backups with and without their first names.
+    let backup = |first: Option<Node>| {
+        let mut nodes: Vec<Node> = (0..5000).map(|number| Node::file(&format!("d/{number:04}"), b"x")).collect();
+        nodes.extend((0..70).map(|number| Node::file(&format!("z/{number:02}"), b"a").link_to("a")));
+        nodes.push(Node::file("zz", b"x").link_to("d/4000"));
+        nodes.extend(first);
+        back_up(&repository, nodes, 1)
+    };
+    let good = backup(Some(Node::file("a", b"a")));
+    assert_sound(&repository);
+    for (first, reason) in [(None, "not there"), (Some(Node::directory("a")), "something else")] {
+        let bad = backup(first);
+        let error = repository.content_entry(&bad, &path("z/07")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+        let options = VerifyOptions::new(VerifyLevel::Structure).with_backups(vec![good.id, bad.id]);
+        let report = repository.verify(&options, None, &control(1)).unwrap();
+        assert_eq!(report.findings.len(), 70, "{:#?}", report.findings);
+        for finding in &report.findings {
+            assert!(finding.object.starts_with("z/") && finding.message.contains(reason), "{finding:?}");
+            let entries: Vec<_> = finding.entries.iter().map(|entry| entry.backup).collect();
+            assert_eq!(entries, [bad.id], "{finding:?}");
+        }
+        let locked = VerifyOptions::new(VerifyLevel::Bytes);
+        assert!(repository.verify(&locked, None, &control(1)).unwrap().ok);
     }
 }
 

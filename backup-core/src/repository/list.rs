@@ -106,16 +106,10 @@ impl Repository {
     /// The same of an entry that was read already.
     pub(crate) fn with_content(&self, backup: &Backup, mut entry: Entry) -> Result<Entry> {
         let Some(target) = entry.hard_link.take() else { return Ok(entry) };
-        let astray =
-            |reason: &str| Error::damaged("entry", &entry.path, format!("it is a hard link to {target}, {reason}"));
         let original = CatalogueReader::new(backup.catalogue, &*self.inner).get(&target)?;
-        let original = original.ok_or_else(|| astray("which is not there"))?;
-        if original.hard_link.is_some() {
-            return Err(astray("which is a link itself"));
-        }
-        if original.kind.has_content() != entry.kind.has_content() {
-            return Err(astray("which is something else"));
-        }
+        let original = link_target(&entry, original).map_err(|reason| {
+            Error::damaged("entry", &entry.path, format!("it is a hard link to {target}, {reason}"))
+        })?;
         (entry.content, entry.digest, entry.inconsistent) = (original.content, original.digest, original.inconsistent);
         Ok(entry)
     }
@@ -137,6 +131,16 @@ impl Repository {
             Ok(())
         })?;
         Ok(opened.into_inner().map_err(|_| POISONED)?.into_values().collect())
+    }
+}
+
+/// The entry that has the content of a hard link, if what was `found` under the name is one.
+pub(crate) fn link_target(link: &Entry, found: Option<Entry>) -> Result<Entry, &'static str> {
+    match found {
+        None => Err("which is not there"),
+        Some(found) if found.hard_link.is_some() => Err("which is a link itself"),
+        Some(found) if found.kind.has_content() != link.kind.has_content() => Err("which is something else"),
+        Some(found) => Ok(found),
     }
 }
 

@@ -6,6 +6,7 @@
 mod content;
 mod keys;
 mod ledger;
+mod links;
 mod options;
 mod report;
 mod sites;

@@ -99,7 +99,9 @@ fn restore(repository: &Repository) -> Result<()> {
     for backup in repository.backups()? {
         for entry in repository.entries(&backup)? {
             let mut out = Vec::new();
-            let outcome = entry.and_then(|entry| repository.restore_stream(&entry, &mut out, &control(1)));
+            let outcome = entry
+                .and_then(|entry| repository.content_entry(&backup, &entry.path))
+                .and_then(|entry| repository.restore_stream(&entry, &mut out, &control(1)));
             first = first.or(outcome.err());
         }
     }
@@ -139,6 +141,7 @@ fn is_harmless(storage: &Arc<MemoryStorage>, known: &BTreeSet<String>, name: &st
     let findings: Vec<bool> = LEVELS.iter().map(|level| !verify(&repository, *level).unwrap().ok).collect();
     for backup in repository.backups().unwrap_or_default() {
         for entry in repository.entries(&backup).unwrap().flatten().filter(|entry| entry.kind.has_content()) {
+            let Ok(entry) = repository.content_entry(&backup, &entry.path) else { continue };
             let mut out = Vec::new();
             if repository.restore_stream(&entry, &mut out, &control(1)).is_ok() {
                 let digest = blake3::hash(&out).to_string();

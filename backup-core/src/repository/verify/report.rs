@@ -53,7 +53,7 @@ pub struct VerifyReport {
 pub struct Finding {
     /// What it is.
     pub kind: FindingKind,
-    /// The storage key or chunk id concerned.
+    /// The storage key, chunk id or path concerned.
     pub object: String,
     /// What is wrong with it.
     pub message: String,

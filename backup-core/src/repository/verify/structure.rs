@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::content::{
-    CatalogueBelow, CataloguePage, ChunkRef, ContentBelow, ContentRoot, Entry, PageRef, content_below,
+    CatalogueBelow, CataloguePage, CatalogueReader, CatalogueRoot, ChunkRef, ContentBelow, ContentRoot, Entry, PageRef,
+    content_below,
 };
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
@@ -18,9 +19,12 @@ use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
 use crate::repository::read::IndexedPages;
 use crate::repository::verify::content::Damage;
+use crate::repository::verify::links::check_links;
 use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings};
 use crate::session::{Closure, Commit};
 
+/// Subtrees with more hard links than this are walked again in every backup.
+const REMEMBERED_LINKS: usize = 64;
 /// Subtrees that need more packs than this are not remembered themselves; those below them are.
 const REMEMBERED_PACKS: usize = 4096;
 
@@ -33,8 +37,8 @@ pub(crate) struct Walk<'w> {
     damage: &'w Damage,
     control: &'w Control,
     findings: &'w Findings,
-    /// Subtrees in which everything is good, and the packs that they need.
-    good: HashMap<Subtree, Vec<u32>>,
+    /// Subtrees in which everything is good, and what they need of the rest of their backup.
+    good: HashMap<Subtree, Needs>,
     /// Numbers of packs, given as they are met.
     packs: HashMap<ObjectName, u32>,
 }
@@ -46,9 +50,16 @@ enum Subtree {
     Catalogue(CataloguePage),
 }
 
+/// What must be there outside of a subtree.
+struct Needs {
+    packs: Vec<u32>,
+    links: Vec<Entry>,
+}
+
 /// The backup that is walked.
 struct Walked {
     id: BackupId,
+    catalogue: CatalogueRoot,
     /// The storage key of its body.
     body: String,
     /// The packs that its closure names, if that can be read.
@@ -59,17 +70,22 @@ struct Walked {
 struct Below {
     is_good: bool,
     packs: BTreeSet<u32>,
+    /// Hard links. Whether they lead anywhere is another matter in every backup.
+    links: Vec<Entry>,
     entries: u64,
 }
 
 impl Below {
     fn new() -> Self {
-        Self { is_good: true, packs: BTreeSet::new(), entries: 0 }
+        Self { is_good: true, packs: BTreeSet::new(), links: Vec::new(), entries: 0 }
     }
 
     fn add(&mut self, other: Self) {
         self.is_good &= other.is_good;
         self.packs.extend(other.packs);
+        if self.links.len() <= REMEMBERED_LINKS {
+            self.links.extend(other.links);
+        }
         self.entries = self.entries.saturating_add(other.entries);
     }
 }
@@ -96,7 +112,7 @@ impl<'w> Walk<'w> {
             Err(error) => return self.findings.add_error(FindingKind::Structure, &body, error),
         };
         let closure = closure.map(|closure| closure.packs.keys().map(|pack| self.number(pack)).collect());
-        let walked = Walked { id: backup.id, body, closure };
+        let walked = Walked { id: backup.id, catalogue: backup.catalogue, body, closure };
         let entries = self.catalogue(&walked, &CataloguePage::root(&backup.catalogue))?.entries;
         if entries != backup.statistics.entries {
             self.findings.add(
@@ -115,6 +131,7 @@ impl<'w> Walk<'w> {
         let subtree = Subtree::Catalogue(page.clone());
         if self.is_known(walked, &subtree, &mut below) {
             below.entries = page.entries;
+            check_links(walked.id, CatalogueReader::new(walked.catalogue, &self.pages), &below.links, self.findings)?;
             return Ok(below);
         }
         // A page without a place is reported when it is read.
@@ -127,12 +144,18 @@ impl<'w> Walk<'w> {
                 }
             }
             Ok(CatalogueBelow::Entries(entries)) => {
+                let mut links = Vec::new();
                 for entry in entries {
                     match entry {
-                        Ok(entry) => below.add(self.entry(walked, &entry)?),
+                        Ok(entry) => {
+                            below.add(self.entry(walked, &entry)?);
+                            links.extend(Some(entry).filter(|entry| entry.hard_link.is_some()));
+                        }
                         Err(error) => self.damaged(&walked.body, error, &mut below)?,
                     }
                 }
+                check_links(walked.id, CatalogueReader::new(walked.catalogue, &self.pages), &links, self.findings)?;
+                below.links = links;
             }
             Err(error) => self.damaged(&walked.body, error, &mut below)?,
         }
@@ -258,17 +281,19 @@ impl<'w> Walk<'w> {
 
     /// Whether a subtree is known to be good, and this backup's closure names what it needs.
     fn is_known(&self, walked: &Walked, subtree: &Subtree, below: &mut Below) -> bool {
-        let Some(packs) = self.good.get(subtree) else { return false };
-        if walked.closure.as_ref().is_some_and(|closure| packs.iter().any(|pack| !closure.contains(pack))) {
+        let Some(needs) = self.good.get(subtree) else { return false };
+        if walked.closure.as_ref().is_some_and(|closure| needs.packs.iter().any(|pack| !closure.contains(pack))) {
             return false;
         }
-        below.packs.extend(packs);
+        below.packs.extend(&needs.packs);
+        below.links.clone_from(&needs.links);
         true
     }
 
     fn remember(&mut self, subtree: Subtree, below: &Below) {
-        if below.is_good && below.packs.len() <= REMEMBERED_PACKS {
-            self.good.insert(subtree, below.packs.iter().copied().collect());
+        if below.is_good && below.packs.len() <= REMEMBERED_PACKS && below.links.len() <= REMEMBERED_LINKS {
+            let needs = Needs { packs: below.packs.iter().copied().collect(), links: below.links.clone() };
+            self.good.insert(subtree, needs);
         }
     }
 
