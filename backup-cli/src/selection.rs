@@ -1,6 +1,7 @@
 //! Values of the command line that have a text form of their own: ranges, sizes, labels, paths.
 
 #[cfg(test)]
+#[path = "selection/properties.rs"] // said, because the fuzzer compiles this file from elsewhere
 mod properties;
 
 use std::ffi::OsStr;

@@ -376,7 +376,7 @@ fn keyrings_are_bound_to_number_config_and_key() {
 #[test]
 fn keyrings_of_other_repositories_are_passed_over() {
     let fixture = Fixture::new();
-    let other = RepositoryId::new([9; 16]);
+    let other = RepositoryId::new([0xf0; 16]);
     let (mut stranger, _) = keyring_of(&fixture);
     write_as(&fixture, other, &mut stranger).unwrap();
     let (mut keyring, config) = keyring_of(&fixture);

@@ -60,7 +60,7 @@ fn expected(repository: &Repository, backup: &Backup) -> Expected {
     let mut entries = BTreeMap::new();
     for entry in repository.entries(backup).unwrap() {
         let entry = entry.unwrap();
-        let content = has_content_of_its_own(&entry).then(|| {
+        let content = entry.kind.has_content().then(|| {
             let mut content = Vec::new();
             let entry = repository.content_entry(backup, &entry.path).unwrap();
             repository.restore_stream(&entry, &mut content, &Control::default()).unwrap();
@@ -69,11 +69,6 @@ fn expected(repository: &Repository, backup: &Backup) -> Expected {
         entries.insert(entry.path.clone(), (format!("{entry:?}"), content));
     }
     Expected { description: format!("{backup:?}"), entries }
-}
-
-/// A further name of a file refers to the content of the first.
-fn has_content_of_its_own(entry: &Entry) -> bool {
-    entry.kind.has_content() && entry.hard_link.is_none()
 }
 
 /// Where the golden repository is: this file is compiled as a part of several packages.
@@ -330,7 +325,7 @@ fn read_backup(repository: &Repository, backup: &Backup, original: Option<&Expec
         if let Some((description, _)) = expected {
             assert_eq!(*description, format!("{entry:?}"));
         }
-        if !has_content_of_its_own(&entry) {
+        if !entry.kind.has_content() {
             continue;
         }
         // A hard link has the content of another entry.
