@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use backup_core::content::{Entry, EntryPath};
+use backup_core::content::EntryPath;
 use backup_core::id::{BackupId, ObjectName};
 use backup_core::keys::{Credential, RecoveryKey};
 use backup_core::repository::{Backup, Control, LockedRepository, Repository, Selection, VerifyLevel, VerifyOptions};

@@ -95,10 +95,10 @@ fn trees_in_any_order_make_the_same_catalogue() {
     const COUNT: u64 = 150_000;
     let repository = repository();
     let mut roots = Vec::new();
-    let (in_order, backwards) = ([0..COUNT], [100_000..COUNT, 50_000..100_000, 0..50_000]);
+    let (in_order, backwards) = ([(0, COUNT)], [(100_000, COUNT), (50_000, 100_000), (0, 50_000)]);
     for parts in [&in_order[..], &backwards] {
         let mut session = repository.begin(options(2)).unwrap();
-        parts.iter().for_each(|part| session.add_tree(&mut Numbers(part.clone())).unwrap());
+        parts.iter().for_each(|(first, end)| session.add_tree(&mut Numbers(*first..*end)).unwrap());
         // One that belongs before everything that has long been written.
         session.add_stream("!".parse().unwrap(), &mut &b"first"[..]).unwrap();
         let most = session.collected.most_waiting();
