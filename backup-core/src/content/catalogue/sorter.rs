@@ -356,7 +356,7 @@ mod tests {
 
         // Workers complete a file later than those that follow it, in one place or another.
         let mut nearly = numbers.clone();
-        nearly.chunks_mut(200).for_each(|chunk| chunk.reverse());
+        nearly.chunks_mut(200).for_each(<[u64]>::reverse);
         assert_eq!(write(&nearly, COUNT), (root, 0, 0));
         // 37 is coprime to the count: every file once, in no order at all.
         let shuffled: Vec<u64> = (0..COUNT).map(|step| numbers[usize::try_from(step * 37 % COUNT).unwrap()]).collect();

@@ -95,9 +95,9 @@ fn trees_in_any_order_make_the_same_catalogue() {
     const COUNT: u64 = 150_000;
     let repository = repository();
     let mut roots = Vec::new();
-    for parts in [vec![0..COUNT], vec![100_000..COUNT, 50_000..100_000, 0..50_000]] {
+    for parts in [vec![(0, COUNT)], vec![(100_000, COUNT), (50_000, 100_000), (0, 50_000)]] {
         let mut session = repository.begin(options(2)).unwrap();
-        parts.into_iter().for_each(|part| session.add_tree(&mut Numbers(part)).unwrap());
+        parts.into_iter().for_each(|(from, to)| session.add_tree(&mut Numbers(from..to)).unwrap());
         // One that belongs before everything that has long been written.
         session.add_stream("!".parse().unwrap(), &mut &b"first"[..]).unwrap();
         let most = session.collected.most_waiting();
