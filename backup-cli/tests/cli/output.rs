@@ -108,7 +108,7 @@ fn the_shapes_of_json_are_stable() {
     assert_eq!(keys(&serde_json::from_str(&beside.stderr).unwrap()), ["backup", "bytes", "entry"]);
     assert_eq!(keys(&world.json(["diff", "latest", "latest"])), ["differences", "new", "old"]);
     let slots = world.json(["key", "list"]);
-    assert_eq!(keys(&slots), ["slots"]);
+    assert_eq!(keys(&slots), ["damaged", "slots"]);
     for key in ["id", "kind", "label"] {
         assert!(keys(&slots["slots"][0]).contains(&key), "{slots}");
     }
