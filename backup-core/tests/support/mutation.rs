@@ -341,8 +341,13 @@ fn read_backup(repository: &Repository, backup: &Backup, original: Option<&Expec
         match restored {
             Err(Error::Sink { .. }) => assert!(original.is_none(), "more content than there was"),
             restored => {
+                let reason = restored.as_ref().err().map(ToString::to_string);
                 let is_restored = allowed(restored).is_some();
-                assert!(is_restored || !is_sound, "verification finds nothing and {} cannot be read", entry.path);
+                assert!(
+                    is_restored || !is_sound,
+                    "verification finds nothing and {} cannot be read: {reason:?}",
+                    entry.path
+                );
             }
         }
         let middle = entry.size() / 2;

@@ -78,6 +78,9 @@ impl Repository {
             VerifyLevel::Structure | VerifyLevel::Content => Some(load_index(inner, &present, control, &findings)?),
         };
         let damaged = Damaged::default();
+        if let Some(index) = &index {
+            check_sizes(index, &present, &damaged, &findings)?;
+        }
         if options.level >= VerifyLevel::Bytes {
             let (chosen, all) = ledger::choose(
                 options.share,
@@ -125,6 +128,19 @@ fn load_index(inner: &Inner, present: &Present, control: &Control, findings: &Fi
         }
     }
     Ok(index)
+}
+
+/// Whether the index knows the sizes of packs that closures and listing agree on: readers take them from the index, and
+/// refuse a pack of another.
+fn check_sizes(index: &Index, present: &Present, damaged: &Damaged, findings: &Findings) -> Result<()> {
+    for (name, size) in &present.packs {
+        if index.pack_size(name).is_some_and(|indexed| indexed != *size) {
+            let key = Place::Pack(*name).key();
+            findings.add(FindingKind::Structure, key.as_str(), "the index says that it has another size")?;
+            lock(damaged)?.packs.insert(*name);
+        }
+    }
+    Ok(())
 }
 
 /// An index, to be held against the directories of the packs.
