@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use backup_core::ErrorKind;
 use backup_core::content::{EntryKind, EntryPath};
 use backup_core::id::BackupId;
 use backup_core::keys::{Credential, RecoveryKey};
@@ -20,11 +21,11 @@ use backup_core::repository::{
 };
 use backup_core::secret::Password;
 use backup_core::storage::{Key, MemoryStorage};
-use backup_core::{Error, ErrorKind};
 use bytes::Bytes;
 use support::tree::{Made, Node, Target, Tree};
 use support::{
-    PASSWORD, control, environment, init_with, is_full_campaign, memory, noise, open, options, path, small_options,
+    PASSWORD, chain, control, environment, init_with, is_full_campaign, memory, noise, open, options, path,
+    small_options,
 };
 
 type Objects = BTreeMap<Key, Bytes>;
@@ -305,16 +306,6 @@ fn verify(repository: &Repository, options: &VerifyOptions) -> Result<VerifyRepo
 
 fn names(report: &VerifyReport, object: &str) -> bool {
     report.findings.iter().any(|finding| finding.object == object && !finding.message.is_empty())
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Holds a state against the rules.

@@ -5,14 +5,14 @@ mod support;
 
 use std::sync::Arc;
 
+use backup_core::ErrorKind;
 use backup_core::crypto::Argon2Parameters;
 use backup_core::keys::{Credential, RecoveryKey};
 use backup_core::repository::{Repository, VerifyLevel};
 use backup_core::secret::Password;
 use backup_core::storage::fault::{Fault, FaultStorage, Operation, OperationKind};
 use backup_core::storage::{Key, MemoryStorage, Storage, StorageError, list_all};
-use backup_core::{Error, ErrorKind};
-use support::{PASSWORD, control, environment, init_with, memory, noise, options, path, small_options, verify};
+use support::{PASSWORD, chain, control, environment, init_with, memory, noise, options, path, small_options, verify};
 
 const NEW_PASSWORD: &str = "battery staple";
 
@@ -173,16 +173,6 @@ fn a_crash_at_any_operation_shuts_nobody_out() {
 fn torn_key(storage: &FaultStorage<MemoryStorage>) -> Option<String> {
     let log = storage.log();
     log.into_iter().find(|operation| matches!(operation.fault, Fault::Tear { .. })).map(|operation| operation.key)
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[test]

@@ -24,14 +24,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backup_core::Result;
 use backup_core::repository::{LockedRepository, Repository, Selection, VerifyLevel};
 use backup_core::storage::MemoryStorage;
-use backup_core::{Error, Result};
 use cases::{Cases, apply};
 use serde_json::Value;
 use support::tree::{Made, Target};
 use support::vectors::{NOW, Objects, golden, is_writing, open, vectors};
-use support::{control, environment_at, path, verify};
+use support::{chain, control, environment_at, path, verify};
 
 const LEVELS: [VerifyLevel; 4] =
     [VerifyLevel::Presence, VerifyLevel::Bytes, VerifyLevel::Structure, VerifyLevel::Content];
@@ -83,16 +83,6 @@ fn known_digests() -> BTreeSet<String> {
 }
 
 /// An error with its sources.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// Reads every entry of every backup.
 fn restore(repository: &Repository) -> Result<()> {
     let mut first = None;

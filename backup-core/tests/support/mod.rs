@@ -9,6 +9,7 @@ pub mod vectors;
 
 use std::sync::Arc;
 
+use backup_core::Error;
 use backup_core::content::EntryPath;
 use backup_core::crypto::Argon2Parameters;
 use backup_core::entropy::SeededEntropy;
@@ -20,6 +21,17 @@ use backup_core::repository::{
 use backup_core::secret::Password;
 use backup_core::storage::{MemoryStorage, Storage};
 use backup_core::time::{FixedClock, Timestamp};
+
+/// The message of an error and of its causes.
+pub fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
 
 pub const PASSWORD: &str = "correct horse";
 
