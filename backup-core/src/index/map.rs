@@ -55,8 +55,8 @@ impl Index {
         }
     }
 
-    /// Adds a segment to the frozen tables. A segment lists its packs completely, so the chunks of
-    /// packs that are known already are skipped.
+    /// Adds a segment. A segment lists its packs completely, so the chunks of packs that are known already are
+    /// skipped. After the last one, [`settle`](Self::settle) makes them quick to find.
     ///
     /// # Errors
     ///
@@ -69,8 +69,13 @@ impl Index {
             let known = self.packs.number(&name).is_some() || recent.number(&name).is_some();
             numbers.push(if known { None } else { Some(checked_number(self.packs.add(name, size)?)?) });
         }
-        self.loaded.push(Table::from_sorted(records(segment, &numbers)));
+        self.loaded.load(records(segment, &numbers));
         Ok(())
+    }
+
+    /// Freezes what was loaded into tables.
+    pub(crate) fn settle(&mut self) {
+        self.loaded.settle();
     }
 
     #[cfg(test)]
@@ -95,7 +100,7 @@ impl Index {
                 part.push(record);
             }
             if !part.is_empty() {
-                write(shard).frozen.push(Table::from_sorted(part));
+                write(shard).frozen.push(Table::new(&part));
             }
         }
         Ok(())
@@ -273,7 +278,8 @@ impl Shard {
             return;
         }
         if self.pending.len() >= PENDING {
-            self.frozen.push(Table::from_unsorted(self.pending.drain().collect()));
+            let pending: Vec<Record> = self.pending.drain().collect();
+            self.frozen.push(Table::new(&pending));
         }
         self.pending.insert_unique(hash, record, |record| hasher.hash_one(record.id));
     }

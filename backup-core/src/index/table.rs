@@ -1,11 +1,9 @@
 //! Frozen tables: sorted, compact, searched without locks.
 
-use std::cmp::Ordering;
-
 use crate::compress::Codec;
 use crate::id::ChunkId;
 use crate::index::filter::Filter;
-use crate::length::to_u64;
+use crate::length::{index, to_u64};
 use crate::pack::{ChunkKind, PackEntry};
 
 /// A bucket of the radix index has about this many records.
@@ -44,6 +42,8 @@ pub(super) struct Record {
 }
 
 impl Record {
+    const NOTHING: Self = Self { id: ShortId { high: 0, low: 0 }, pack: 0, offset: 0, rest: 0 };
+
     /// Lengths must be within 1 to 2^24, as every parser makes sure.
     pub(super) fn new(pack: u32, entry: &PackEntry) -> Self {
         let length = |value: u32| u64::from(value.saturating_sub(1) & 0x00ff_ffff);
@@ -80,58 +80,66 @@ impl Record {
 pub(super) struct Table {
     records: Box<[Record]>,
     filter: Filter,
-    /// Where the records of each bucket start; one more than there are buckets.
-    starts: Box<[u32]>,
+    /// Where the records of each bucket end; those of the next start there.
+    ends: Box<[u32]>,
     /// How far `id.high` is shifted to give the bucket.
     shift: u32,
 }
 
 impl Table {
-    /// The most records in one table: 64 MiB, so that merging two never needs more than that again.
-    pub(super) const MOST: usize = 1 << 21;
+    /// The most records in one table: 16 MiB, so that making one never needs more than that again, and what the allocator
+    /// keeps of it is little.
+    pub(super) const MOST: usize = 1 << 19;
 
-    /// From records in any order.
-    pub(super) fn from_unsorted(mut records: Vec<Record>) -> Self {
-        records.sort_unstable();
-        Self::from_sorted(records)
+    /// From records in any order; equal ones are kept once. At most `u32::MAX` records.
+    pub(super) fn new(records: &[Record]) -> Self {
+        Self::of_parts(&[records])
     }
 
-    /// From records in ascending order; equal ones are kept once. At most `u32::MAX` records.
-    pub(super) fn from_sorted(mut records: Vec<Record>) -> Self {
-        // A segment is ordered by whole ids, which is the same unless two begin with the same 128 bits.
-        if !records.is_sorted_by(|one, two| one < two) {
-            records.sort_unstable();
-            records.dedup();
-        }
-        let mut filter = Filter::new(records.len());
-        let bits = (records.len() / RECORDS_PER_BUCKET).checked_ilog2().unwrap_or(0).min(31);
+    /// The records of several tables, or of lists in any order, in one table.
+    ///
+    /// Ids are evenly spread, so the radix index that a search needs anyway sorts: records go straight to their
+    /// buckets, and about [`RECORDS_PER_BUCKET`] are left to be ordered within each.
+    pub(super) fn of_parts(parts: &[&[Record]]) -> Self {
+        let count = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let bits = (count / RECORDS_PER_BUCKET).checked_ilog2().unwrap_or(0).min(31);
         let shift = 64u32.saturating_sub(bits);
-        let mut starts = Vec::with_capacity(1usize.checked_shl(bits).unwrap_or(1).saturating_add(1));
-        let mut position = 0u32;
-        for record in &records {
-            filter.insert(record.id.low);
-            let bucket = bucket(record.id, shift);
-            while starts.len() <= bucket {
-                starts.push(position);
+        let all = || parts.iter().flat_map(|part| part.iter());
+        // First how many there are in each bucket, then where it starts, at last, as they are filled, where it ends.
+        let mut ends = vec![0u32; 1usize.checked_shl(bits).unwrap_or(1)].into_boxed_slice();
+        for record in all() {
+            if let Some(count) = ends.get_mut(bucket(record.id, shift)) {
+                *count = count.saturating_add(1);
             }
-            position = position.saturating_add(1);
         }
-        while starts.len() <= 1usize.checked_shl(bits).unwrap_or(1) {
-            starts.push(position);
+        let mut start = 0u32;
+        for end in &mut ends {
+            let count = *end;
+            *end = start;
+            start = start.saturating_add(count);
         }
-        Self { records: records.into_boxed_slice(), filter, starts: starts.into_boxed_slice(), shift }
-    }
-
-    /// The records of two tables in one.
-    pub(super) fn merge(left: &Self, right: &Self) -> Self {
-        let mut records = Vec::with_capacity(left.len().saturating_add(right.len()));
-        let (mut left, mut right) = (left.records.iter().peekable(), right.records.iter().peekable());
-        while let (Some(one), Some(two)) = (left.peek(), right.peek()) {
-            let next = if one.cmp(two) == Ordering::Greater { right.next() } else { left.next() };
-            records.extend(next.copied());
+        let mut filter = Filter::new(count);
+        let mut records = vec![Record::NOTHING; count];
+        for record in all() {
+            filter.insert(record.id.low);
+            let Some(end) = ends.get_mut(bucket(record.id, shift)) else { continue };
+            if let Some(place) = records.get_mut(index(*end)) {
+                *place = *record;
+            }
+            *end = end.saturating_add(1);
         }
-        records.extend(left.chain(right).copied());
-        Self::from_sorted(records)
+        let mut start = 0;
+        for end in &ends {
+            let end = index(*end);
+            records.get_mut(start..end).unwrap_or_default().sort_unstable();
+            start = end;
+        }
+        if !records.is_sorted_by(|one, two| one < two) {
+            records.dedup();
+            // Rare, and fewer: once more, now that no two are alike.
+            return Self::of_parts(&[&records]);
+        }
+        Self { records: records.into_boxed_slice(), filter, ends, shift }
     }
 
     /// All records with this id, in order; often none, mostly one.
@@ -140,12 +148,9 @@ impl Table {
             return &[];
         }
         let bucket = bucket(id, self.shift);
-        let edge = |position: usize| self.starts.get(position).copied().map_or(0, crate::length::index);
-        let candidates = self.records.get(edge(bucket)..edge(bucket.saturating_add(1))).unwrap_or_default();
-        let start = candidates.partition_point(|record| record.id < id);
-        let found = candidates.get(start..).unwrap_or_default();
-        let end = found.partition_point(|record| record.id == id);
-        found.get(..end).unwrap_or_default()
+        let end = |bucket: usize| self.ends.get(bucket).copied().map_or(0, index);
+        let start = bucket.checked_sub(1).map_or(0, end);
+        find(self.records.get(start..end(bucket)).unwrap_or_default(), id)
     }
 
     pub(super) fn records(&self) -> &[Record] {
@@ -159,8 +164,16 @@ impl Table {
     /// Bytes of memory.
     pub(super) fn memory(&self) -> u64 {
         let records = size_of_val(&*self.records);
-        to_u64(records.saturating_add(self.filter.memory()).saturating_add(size_of_val(&*self.starts)))
+        to_u64(records.saturating_add(self.filter.memory()).saturating_add(size_of_val(&*self.ends)))
     }
+}
+
+/// The records with this id among records in ascending order.
+fn find(records: &[Record], id: ShortId) -> &[Record] {
+    let start = records.partition_point(|record| record.id < id);
+    let found = records.get(start..).unwrap_or_default();
+    let end = found.partition_point(|record| record.id == id);
+    found.get(..end).unwrap_or_default()
 }
 
 fn bucket(id: ShortId, shift: u32) -> usize {
@@ -170,51 +183,80 @@ fn bucket(id: ShortId, shift: u32) -> usize {
 
 /// Tables that are merged as they grow, so that there are few and each record is copied seldom.
 #[derive(Debug, Default)]
-pub(super) struct Tables(Vec<Table>);
+pub(super) struct Tables {
+    tables: Vec<Table>,
+    /// Records that are not in a table yet, in lists that are in ascending order.
+    loose: Vec<Vec<Record>>,
+    loose_count: usize,
+}
 
 impl Tables {
-    /// Adds records in ascending order.
+    /// Adds a table.
     pub(super) fn push(&mut self, mut table: Table) {
         if table.len() == 0 {
             return;
         }
-        while let Some(last) = self.0.last() {
+        while let Some(last) = self.tables.last() {
             let small = last.len() <= table.len().saturating_mul(2);
             if !small || last.len().saturating_add(table.len()) > Table::MOST {
                 break;
             }
-            table = Table::merge(last, &table);
-            self.0.pop();
+            table = Table::of_parts(&[&last.records, &table.records]);
+            self.tables.pop();
         }
-        self.0.push(table);
+        self.tables.push(table);
+    }
+
+    /// Adds records, which are put into tables when there are many or at [`settle`](Self::settle). Until then they are
+    /// found, but slowly.
+    pub(super) fn load(&mut self, mut records: Vec<Record>) {
+        // A segment is ordered by whole ids, which is the same unless two begin with the same 128 bits.
+        if !records.is_sorted() {
+            records.sort_unstable();
+        }
+        if self.loose_count.saturating_add(records.len()) > Table::MOST {
+            self.settle();
+        }
+        self.loose_count = self.loose_count.saturating_add(records.len());
+        self.loose.push(records);
+    }
+
+    /// Puts everything into tables.
+    pub(super) fn settle(&mut self) {
+        let loose = std::mem::take(&mut self.loose);
+        self.loose_count = 0;
+        self.push(Table::of_parts(&loose.iter().map(Vec::as_slice).collect::<Vec<_>>()));
     }
 
     /// All records with this id, in no particular order.
     pub(super) fn find(&self, id: ShortId) -> impl Iterator<Item = &Record> {
-        self.0.iter().rev().flat_map(move |table| table.find(id))
+        let loose = self.loose.iter().flat_map(move |records| find(records, id));
+        self.tables.iter().rev().flat_map(move |table| table.find(id)).chain(loose)
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.0.iter().flat_map(Table::records)
+        self.tables.iter().flat_map(Table::records).chain(self.loose.iter().flatten())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(Table::len).sum()
+        self.tables.iter().map(Table::len).fold(self.loose_count, usize::saturating_add)
     }
 
     pub(super) fn memory(&self) -> u64 {
-        self.0.iter().map(Table::memory).sum()
+        let loose = self.loose_count.saturating_mul(size_of::<Record>());
+        self.tables.iter().map(Table::memory).fold(to_u64(loose), u64::saturating_add)
     }
 
     /// Keeps the records that `keep` names.
     pub(super) fn retain(&mut self, keep: impl Fn(&Record) -> bool) {
-        for table in std::mem::take(&mut self.0) {
+        self.settle();
+        for table in std::mem::take(&mut self.tables) {
             if table.records().iter().all(&keep) {
-                self.0.push(table);
+                self.tables.push(table);
             } else {
                 let kept: Vec<Record> = table.records.into_iter().filter(&keep).collect();
                 if !kept.is_empty() {
-                    self.0.push(Table::from_sorted(kept));
+                    self.tables.push(Table::new(&kept));
                 }
             }
         }
@@ -254,26 +296,35 @@ mod tests {
     fn few_tables_however_they_come() {
         let mut tables = Tables::default();
         for round in 0..1000u64 {
-            tables.push(Table::from_unsorted((0..10).map(|at| record((at << 60, round), 0, 0)).collect()));
+            tables.push(Table::new(&(0..10).map(|at| record((at << 60, round), 0, 0)).collect::<Vec<_>>()));
         }
         assert_eq!(tables.len(), 10_000);
-        assert!(tables.0.len() <= 14, "{}", tables.0.len());
+        assert!(tables.tables.len() <= 14, "{}", tables.tables.len());
     }
 
     proptest! {
         /// Ids from a small set, so that buckets are uneven and duplicates frequent.
         #[test]
         fn finds_exactly_what_is_there(
-            parts in prop::collection::vec(prop::collection::vec((0u64..40, 0u64..3, 0u32..3, 0u32..3), 0..100), 0..8)
+            parts in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((0u64..40, 0u64..3, 0u32..3, 0u32..3), 0..100)), 0..8),
+            settled: bool,
         ) {
             let spread = |high: u64| high.wrapping_mul(0x0666_6666_6666_6667);
             let mut tables = Tables::default();
             let mut model = std::collections::BTreeSet::new();
-            for part in parts {
+            for (way, part) in parts {
                 let records: Vec<Record> =
                     part.iter().map(|(high, low, pack, offset)| record((spread(*high), *low), *pack, *offset)).collect();
                 model.extend(records.iter().copied());
-                tables.push(Table::from_unsorted(records));
+                if way {
+                    tables.push(Table::new(&records));
+                } else {
+                    tables.load(records);
+                }
+            }
+            if settled {
+                tables.settle();
             }
             for high in 0..41 {
                 for low in 0..4 {

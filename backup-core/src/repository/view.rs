@@ -110,7 +110,9 @@ fn load_segments(inner: &Inner, history: &History, failing: Failing, control: &C
         }
         Ok(())
     })?;
-    index.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+    let (mut index, failed) = index.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+    index.settle();
+    Ok((index, failed))
 }
 
 fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {

@@ -169,7 +169,9 @@ impl ChunkIndex {
     ///
     /// [`Error::Damaged`].
     pub fn load(&mut self, segment: &[u8]) -> Result<()> {
-        self.0.load(&Segment::parse(segment, &"index")?)
+        self.0.load(&Segment::parse(segment, &"index")?)?;
+        self.0.settle();
+        Ok(())
     }
 
     /// Adds a pack, as when one was stored.
