@@ -5,8 +5,9 @@
 # the committed corpus; what it finds worth keeping stays in fuzz/corpus. Prints a table of what was run. Fails where a
 # target found something: fuzz/artifacts/TARGET has the input.
 #
-# Needs a nightly compiler and cargo-fuzz (cargo install cargo-fuzz). FUZZ_BINARIES names a directory with targets that
-# were built before. FUZZ_MINIMIZE=1 writes what is needed of the corpora back into the committed ones.
+# Needs a nightly compiler and cargo-fuzz (cargo install cargo-fuzz). FUZZ_NICE (15) is the priority of the targets.
+# FUZZ_BINARIES names a directory with targets that were built before. FUZZ_MINIMIZE=1 writes what is needed of the corpora
+# back into the committed ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,7 +53,7 @@ run() {
     mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target" fuzz/logs "$(committed "$target")"
     # No piece of memory beyond twice the longest chunk, whatever a few bytes say.
     TIMEFORMAT=%U
-    { time nice -n 15 "$binaries/$target" "fuzz/corpus/$target" "$(committed "$target")" \
+    { time nice -n "${FUZZ_NICE:-15}" "$binaries/$target" "fuzz/corpus/$target" "$(committed "$target")" \
         -max_total_time="$seconds" -max_len="$(longest "$target")" -timeout=30 \
         -rss_limit_mb=2048 -malloc_limit_mb=64 -print_final_stats=1 -detect_leaks="$(leaks "$target")" \
         -artifact_prefix="fuzz/artifacts/$target/" >"fuzz/logs/$target.log" 2>&1 && result=nothing || result=FOUND; } 2>"fuzz/logs/$target.time"
