@@ -29,6 +29,8 @@ pub enum Command {
     Compare(Compare),
     /// Opening a generated repository of many chunks: time and memory of its index
     Index(Index),
+    /// What the storage is asked for, operation by operation: requests by kind, and bytes
+    Requests(Requests),
     /// One operation on a repository: what `engine` runs
     #[command(hide = true)]
     Operation(Operation),
@@ -133,6 +135,20 @@ pub struct Index {
     /// Threads [default: one, as the CPU time of one core is what is looked for]
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+}
+
+/// `requests`
+#[derive(Debug, Args)]
+pub struct Requests {
+    /// Length of the input; the repository is kept in memory
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1G")]
+    pub size: u64,
+    /// Days after the first
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub days: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `operation`

@@ -15,6 +15,7 @@ pub mod input;
 pub mod measure;
 pub mod operation;
 pub mod primitives;
+pub mod requests;
 pub mod sample;
 pub mod table;
 pub mod tools;

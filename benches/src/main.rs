@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use backup_bench::arguments::{Arguments, Command};
-use backup_bench::{compare, engine, index, measure, operation, primitives};
+use backup_bench::{compare, engine, index, measure, operation, primitives, requests};
 use clap::Parser;
 
 fn main() -> Result<()> {
@@ -23,6 +23,10 @@ fn main() -> Result<()> {
         Command::Index(arguments) => {
             let report = index::run(&arguments)?;
             (arguments.json.then(|| serde_json::to_string_pretty(&report)), index::show(&report))
+        }
+        Command::Requests(arguments) => {
+            let report = requests::run(&arguments)?;
+            (arguments.json.then(|| serde_json::to_string_pretty(&report)), requests::show(&report))
         }
         Command::Operation(arguments) => return operation::run(&arguments),
         Command::Measured(arguments) => return measure::run_measured(&arguments),

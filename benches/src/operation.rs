@@ -113,7 +113,7 @@ pub fn run(arguments: &Operation) -> Result<()> {
     }
     .map(|(outcome, amounts)| outcome.with(amounts))?;
     if let Action::Restore { .. } = arguments.action {
-        outcome.amounts.fetched = fetched.0.load(Ordering::Relaxed);
+        outcome.amounts.fetched = fetched.bytes();
     }
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
@@ -213,7 +213,14 @@ fn environment(arguments: &Operation) -> Environment {
 
 /// Counts what comes from the storage.
 #[derive(Debug, Default)]
-struct Fetched(AtomicU64);
+pub(crate) struct Fetched(AtomicU64);
+
+impl Fetched {
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl Observer for Fetched {
     fn event(&self, event: &Event<'_>) {

@@ -125,6 +125,25 @@ fn an_index_is_generated_and_loaded() {
 }
 
 #[test]
+fn requests_are_counted() {
+    let report = json(&["requests", "--size", "40M", "--days", "1", "--json"]);
+    let steps = report["steps"].as_array().unwrap();
+    let step = |name: &str| steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+    let number = |name: &str, field: &str| step(name)[field].as_u64().unwrap();
+    // 40 MiB are three packs of data at least, and each is read once by whoever reads everything.
+    let packs = number("first backup", "put");
+    assert!((3 + 6..=5 + 8).contains(&packs), "{report}");
+    assert!((40 << 20..42 << 20).contains(&number("first backup", "uploaded")), "{report}");
+    for name in ["verify bytes", "verify content"] {
+        assert!(number(name, "downloaded") >= 40 << 20, "{name}: {report}");
+    }
+    // The closures, and no pack.
+    assert!(number("verify presence", "downloaded") < 4096, "{report}");
+    assert_eq!(number("restore", "put"), 0, "{report}");
+    assert!(number("restore", "get_range") >= 3, "{report}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     for (arguments, message) in [
         (&["engine", "/missing"][..], "cannot find /missing"),
