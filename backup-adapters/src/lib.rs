@@ -1,22 +1,28 @@
 //! Real storage, real files and real commands for [`backup_core`]. Unix only.
 //!
 //! * [`local`]: repositories in a local directory; [`url`]: repositories by their address.
+//! * `object` (features `object`, or `s3`, `gs`, `az`): repositories in object storage.
 //! * [`tree`]: files and directories as a source and as a target.
 //! * [`image`]: disk images and block devices as a source and as a target.
 //! * [`command`]: the output and the input of commands.
+//! * [`cache`]: copies of what a remote repository is asked for often; [`limits`]: how fast it and sources are used.
 //! * [`clock`]: the operating system's clock.
 //!
-//! Nothing here retries, and no thread outlives the value that started it, except one that waits for
-//! the end of a command's error output.
+//! Nothing here retries, except requests to object storage, within bounds. No thread outlives the value that started
+//! it, except one that waits for the end of a command's error output.
 #![forbid(unsafe_code)]
 
 #[cfg(not(unix))]
 compile_error!("backup-adapters needs a Unix system");
 
+pub mod cache;
 pub mod clock;
 pub mod command;
 pub mod image;
+pub mod limits;
 pub mod local;
+#[cfg(feature = "object-client")]
+pub mod object;
 pub mod tree;
 pub mod url;
 
@@ -24,10 +30,14 @@ mod directory;
 mod new_file;
 mod sparse;
 
+pub use cache::{Cache, CachedStorage};
 pub use clock::OsClock;
 pub use command::{CommandSink, CommandSource};
 pub use image::{FileSink, ImageSource};
+pub use limits::Limits;
 pub use local::LocalStorage;
+#[cfg(feature = "object-client")]
+pub use object::ObjectStorage;
 pub use tree::{FileTreeSink, FileTreeSource};
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -13,27 +13,67 @@ use backup_core::{Error, Result};
 
 use crate::local::LocalStorage;
 
-/// The schemes that [`open_url`] and [`create_url`] know.
-pub const SCHEMES: &[&str] = &["file"];
+/// The schemes that [`open_url`] and [`create_url`] know. Those of object storage need a feature: `s3`, `gs`, `az`, or
+/// `object` for all of them.
+pub const SCHEMES: &[&str] = &["file", "s3", "gs", "az"];
 
-/// Opens the storage at `url`: a plain path, or `file:///absolute/path` with percent-encoding.
+/// Opens the storage at `url`: a plain path, `file:///absolute/path` with percent-encoding, or a bucket,
+/// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` (module `object`).
 ///
 /// # Errors
 ///
 /// [`Error::InvalidArgument`] for addresses that cannot be understood and
-/// [`Error::Unsupported`] for schemes that are not known; neither shows user names, passwords or
-/// queries of the address. Otherwise as [`LocalStorage::open`].
+/// [`Error::Unsupported`] for schemes that are not known, or whose feature this program was built without; neither shows
+/// user names, passwords or queries of the address. Otherwise as [`LocalStorage::open`] and `ObjectStorage::open`.
 pub fn open_url(url: &str) -> Result<Arc<dyn Storage>> {
-    Ok(Arc::new(LocalStorage::open(local_path(url)?)?))
+    match bucket(url)? {
+        Some(storage) => Ok(storage),
+        None => Ok(Arc::new(LocalStorage::open(local_path(url)?)?)),
+    }
 }
 
-/// As [`open_url`], but creates what can be created: for a local path its directory.
+/// As [`open_url`], but creates what can be created: for a local path its directory. Buckets are not created.
 ///
 /// # Errors
 ///
 /// As [`open_url`] and [`LocalStorage::create`].
 pub fn create_url(url: &str) -> Result<Arc<dyn Storage>> {
-    Ok(Arc::new(LocalStorage::create(local_path(url)?)?))
+    match bucket(url)? {
+        Some(storage) => Ok(storage),
+        None => Ok(Arc::new(LocalStorage::create(local_path(url)?)?)),
+    }
+}
+
+/// Whether `url` names a place that is reached over a network.
+#[must_use]
+pub fn is_remote(url: &str) -> bool {
+    split_scheme(url).is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("file"))
+}
+
+/// The bucket that `url` names; `None` where it is not the address of one.
+#[cfg(feature = "object-client")]
+fn bucket(url: &str) -> Result<Option<Arc<dyn Storage>>> {
+    use crate::object::{Address, ObjectOptions, ObjectStorage};
+
+    let Some(address) = Address::parse(url)? else { return Ok(None) };
+    Ok(Some(Arc::new(ObjectStorage::open(&address, &ObjectOptions::from_environment())?)))
+}
+
+/// As above, in a program that was built without object storage.
+#[cfg(not(feature = "object-client"))]
+fn bucket(url: &str) -> Result<Option<Arc<dyn Storage>>> {
+    match split_scheme(url) {
+        Some((scheme, _)) if ["s3", "gs", "az"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+            Err(Error::Unsupported {
+                what: "storage address",
+                name: format!(
+                    "{} (this program was built without the feature \"object\" of backup-adapters)",
+                    redacted(url)
+                ),
+            })
+        }
+        _ => Ok(None),
+    }
 }
 
 /// `url` as it may be shown: without user name, password, query and fragment.
@@ -91,14 +131,14 @@ pub fn local_path(url: &str) -> Result<PathBuf> {
 }
 
 /// The scheme and what follows `://`; `None` for plain paths.
-fn split_scheme(url: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     is_scheme.then_some((scheme, rest))
 }
 
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut parts = text.as_bytes().split(|byte| *byte == b'%');
     let mut out = parts.next().unwrap_or_default().to_vec();
     for part in parts {
@@ -148,17 +188,21 @@ mod tests {
 
     #[test]
     fn unknown_schemes_are_named_without_their_secrets() {
-        for url in [
-            "s3://key:hunter2@bucket/path?token=hunter2#hunter2",
-            "s3://hunter2@bucket",
-            "s3://bucket/path?hunter2",
-            "s3://bucket?hunter2",
-            "s3://user:hun/hunter2@bucket/path",
-        ] {
-            let Err(error) = open_url(url) else { panic!("{url} was opened") };
-            let text = format!("{error} {error:?}");
-            assert!(text.contains("bucket") && text.contains("s3") && text.contains("file://"), "{text}");
-            assert!(!text.contains("hunter2"), "{text}");
+        for scheme in ["sftp", "s3"] {
+            for rest in [
+                "key:hunter2@bucket/path?token=hunter2#hunter2",
+                "hunter2@bucket",
+                "bucket/path?hunter2",
+                "bucket?hunter2",
+                "user:hun/hunter2@bucket/path",
+            ] {
+                let url = format!("{scheme}://{rest}");
+                let Err(error) = open_url(&url) else { panic!("{url} was opened") };
+                let text = format!("{error} {error:?}");
+                assert!(text.contains("bucket") && text.contains(scheme), "{text}");
+                assert!(scheme == "s3" || text.contains("file://"), "{text}");
+                assert!(!text.contains("hunter2"), "{text}");
+            }
         }
     }
 

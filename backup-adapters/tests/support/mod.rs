@@ -1,6 +1,9 @@
 //! What several test programs need of the machine.
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
+#[cfg(feature = "s3")]
+pub(crate) mod s3;
+
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
