@@ -4,6 +4,7 @@
 #   scripts/campaign.sh corruption       every change of every byte of a small repository
 #   scripts/campaign.sh kill [TIMES]     the command killed at random moments, 100 times unless TIMES says otherwise;
 #                                        KILL_SEED=N repeats the round with that seed
+#   scripts/campaign.sh model            larger worlds of the model of the protocol, and the ways to what breaks without a rule
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in
@@ -13,8 +14,11 @@ corruption)
 kill)
     KILL_TIMES=${2:-100} exec cargo test -p backup-cli --all-features --test cli -- --nocapture killed_at_random
     ;;
+model)
+    BACKUP_CAMPAIGN=full exec cargo test --release -p backup-core --all-features --test protocol_model -- --nocapture --test-threads 1
+    ;;
 *)
-    sed -n '2,7p' "$0" >&2
+    sed -n '2,8p' "$0" >&2
     exit 2
     ;;
 esac
