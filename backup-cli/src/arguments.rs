@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::exit::Exit;
-use crate::selection::{ByteRange, parse_fraction, parse_label, parse_size};
+use crate::selection::{ByteRange, parse_fraction, parse_label, parse_rate, parse_size};
 
 /// Make, verify and restore encrypted, deduplicated backups.
 ///
@@ -83,6 +83,30 @@ pub(crate) struct Global {
     /// Threads to work with [default: all processors]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
     pub(crate) threads: Option<u16>,
+
+    /// Read sources no faster than this many bytes per second; sizes take K, M, G and T
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate, help_heading = "Load")]
+    pub(crate) limit_read: Option<u64>,
+    /// Send to the repository no faster than this many bytes per second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate, help_heading = "Load")]
+    pub(crate) limit_upload: Option<u64>,
+    /// Fetch from the repository no faster than this many bytes per second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate, help_heading = "Load")]
+    pub(crate) limit_download: Option<u64>,
+    /// Leave the processor to others: 1 (a little) to 19 (as far as possible)
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=19), help_heading = "Load")]
+    pub(crate) nice: Option<u8>,
+
+    /// Keep no copies of index and metadata of remote repositories on this machine
+    #[arg(long, global = true, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+    /// Where these copies are [default: the user's directory for caches]
+    #[arg(long, global = true, value_name = "DIR", env = "BACKUP_CACHE_DIR", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::DirPath, help_heading = "Cache")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// How much they may take [default: 4G]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, help_heading = "Cache")]
+    pub(crate) cache_size: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,6 +120,7 @@ pub(crate) enum Command {
     Cat(Cat),
     Diff(Diff),
     Key(Key),
+    Cache(Cache),
     Status(Status),
     Stats(Stats),
     Completions(Completions),
@@ -409,6 +434,21 @@ pub(crate) struct NewPassword {
     pub(crate) new_key_file: Option<PathBuf>,
 }
 
+/// Look after the copies of index and metadata of remote repositories
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Show where the copies are and how much they take
+    Show,
+    /// Remove all copies; they are fetched again when they are needed
+    Clear,
+}
+
 /// Show the state of the repository
 #[derive(Debug, Args)]
 pub(crate) struct Status {}
@@ -516,6 +556,10 @@ mod tests {
             "backup key change --new-password-fd 3",
             "backup key rotate --password-fd 3",
             "backup key recovery --to f",
+            "backup cache show --cache-dir d",
+            "backup cache clear --json",
+            "backup create a --limit-read 1M --limit-upload 512K --nice 10 --no-cache",
+            "backup restore latest --to /x --limit-download 10M --cache-size 1G",
             "backup status --password-command pass",
             "backup stats --recovery-key-file f",
             "backup completions bash",
@@ -554,6 +598,9 @@ mod tests {
             "backup restore latest --entry a --to x --range 5",
             "backup show latest --summary --long",
             "backup completions klingon",
+            "backup cache",
+            "backup create a --limit-upload 0",
+            "backup create a --nice 20",
             "backup --password secret list",
         ] {
             assert!(parse_words(line).is_err(), "{line}");

@@ -1,5 +1,6 @@
 //! The commands, one a file. Each checks its arguments, calls the engine and shows the result.
 
+mod cache;
 mod cat;
 mod completions;
 mod create;
@@ -25,11 +26,13 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Create(arguments) => create::run(context, arguments),
         Command::List(arguments) => list::run(context, arguments),
         Command::Show(arguments) => show::run(context, arguments),
-        Command::Verify(arguments) => verify::run(context, arguments),
+        // Copies say nothing about what is on the storage.
+        Command::Verify(arguments) => verify::run(&context.without_cache(), arguments),
         Command::Restore(arguments) => restore::run(context, arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
+        Command::Cache(arguments) => cache::run(context, arguments.command),
         Command::Status(_) => status::run(context),
         Command::Stats(_) => stats::run(context),
         Command::Completions(arguments) => completions::run(context, arguments),

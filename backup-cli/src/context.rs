@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backup_adapters::limits::LimitedStorage;
 use backup_adapters::tree::SourceOptions;
-use backup_adapters::url::{local_path, redacted};
-use backup_adapters::{LocalStorage, OsClock, create_url, open_url};
+use backup_adapters::url::{is_remote, local_path, redacted};
+use backup_adapters::{Cache, CachedStorage, Limits, LocalStorage, OsClock, create_url, open_url};
 use backup_core::Error;
 use backup_core::entropy::OsEntropy;
 use backup_core::progress::CancelToken;
@@ -24,20 +25,62 @@ pub(crate) struct Context<'a> {
     pub(crate) global: &'a Global,
     pub(crate) output: &'a Output,
     pub(crate) cancel: CancelToken,
+    pub(crate) limits: Arc<Limits>,
+    uses_cache: bool,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(global: &'a Global, output: &'a Output, cancel: CancelToken) -> Self {
-        Self { global, output, cancel }
+        let limits = Limits::new().with_cancel(cancel.clone());
+        limits.set_read(global.limit_read.unwrap_or(0));
+        limits.set_upload(global.limit_upload.unwrap_or(0));
+        limits.set_download(global.limit_download.unwrap_or(0));
+        Self { global, output, cancel, limits: Arc::new(limits), uses_cache: !global.no_cache }
+    }
+
+    /// The same for a command that must see the storage itself.
+    pub(crate) fn without_cache(&self) -> Self {
+        Self { cancel: self.cancel.clone(), limits: Arc::clone(&self.limits), uses_cache: false, ..*self }
+    }
+
+    /// The cache of this user; `None` where nobody says where it could be.
+    pub(crate) fn open_cache(&self) -> Result<Option<Cache>, Failure> {
+        let Some(directory) = self.global.cache_dir.clone().or_else(default_cache) else { return Ok(None) };
+        let limit = self.global.cache_size.unwrap_or(Cache::DEFAULT_LIMIT);
+        match Cache::open(&directory, limit) {
+            Ok(cache) => Ok(Some(cache)),
+            Err(error) => Err(Failure::io(format!("cannot open cache {}", directory.display()), error)),
+        }
+    }
+
+    /// Limits, and for remote repositories copies, before `storage`.
+    fn equipped(&self, url: &OsStr, storage: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, Failure> {
+        let is_limited = self.global.limit_upload.is_some() || self.global.limit_download.is_some();
+        let storage: Arc<dyn Storage> =
+            if is_limited { Arc::new(LimitedStorage::new(storage, Arc::clone(&self.limits))) } else { storage };
+        if !self.uses_cache || !url.to_str().is_some_and(is_remote) {
+            return Ok(storage);
+        }
+        match self.open_cache() {
+            Ok(Some(cache)) => Ok(Arc::new(CachedStorage::new(storage, Arc::new(cache)))),
+            Ok(None) => Ok(storage),
+            // Who names a directory wants it to be used; the usual one is a convenience.
+            Err(failure) if self.global.cache_dir.is_some() => Err(failure),
+            Err(failure) => {
+                self.output.warning(&format!("no cache is used: {}", failure.chain().join(": ")));
+                Ok(storage)
+            }
+        }
     }
 
     /// The place of a repository that will be created.
     pub(crate) fn new_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
         let url = self.url()?;
-        match url.to_str() {
-            Some(url) => Ok(create_url(url)?),
-            None => Ok(Arc::new(LocalStorage::create(Path::new(url))?)),
-        }
+        let storage: Arc<dyn Storage> = match url.to_str() {
+            Some(url) => create_url(url)?,
+            None => Arc::new(LocalStorage::create(Path::new(url))?),
+        };
+        self.equipped(url, storage)
     }
 
     /// The repository without its password.
@@ -48,14 +91,15 @@ impl<'a> Context<'a> {
             Some(url) => open_url(url),
             None => LocalStorage::open(Path::new(url)).map(|storage| Arc::new(storage) as Arc<dyn Storage>),
         };
-        let locked = storage.and_then(|storage| LockedRepository::open(storage, environment()));
         // What people gave is the address, not the object or directory that is missing there.
-        locked.map_err(|error| match error {
+        let named = |error| match error {
             Error::NotFound { .. } => {
                 Error::NotFound { what: "repository", name: redacted(&url.to_string_lossy()) }.into()
             }
             error => Failure::Engine(error),
-        })
+        };
+        let storage = self.equipped(url, storage.map_err(named)?)?;
+        LockedRepository::open(storage, environment()).map_err(named)
     }
 
     /// The repository, opened. That there is one is known before anybody is asked for a password.
@@ -95,6 +139,18 @@ impl<'a> Context<'a> {
             _ => Err(Failure::usage("no repository given: use --repo or BACKUP_REPO")),
         }
     }
+}
+
+/// The directory for caches that the platform gives to a user.
+fn default_cache() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || variable("HOME");
+    let base = if cfg!(target_os = "macos") {
+        home().map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")))
+    };
+    base.map(|base| base.join("backup"))
 }
 
 /// Clock, randomness and cipher.

@@ -35,6 +35,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &arguments::Arguments, output: &Output) -> Result<Exit, Failure> {
     let cancel = interrupt::install()?;
+    if let Some(nice) = arguments.global.nice {
+        // Before there are other threads, which inherit it.
+        let lowered = rustix::process::nice(i32::from(nice));
+        lowered.map_err(|error| Failure::io("cannot lower the priority", error.into()))?;
+    }
     let context = Context::new(&arguments.global, output, cancel.clone());
     let result = commands::run(&context, &arguments.command);
     match result {

@@ -45,6 +45,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("too large: {text}"))
 }
 
+/// Bytes per second, as [`parse_size`], and not 0.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("nothing would ever be done".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
 /// `KEY=VALUE`.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

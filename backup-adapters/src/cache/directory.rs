@@ -78,6 +78,12 @@ impl Cache {
         &self.path
     }
 
+    /// How many bytes there may be.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// The object whose content has the hash `name` (64 hexadecimal digits in lower case); `None` where there is no copy,
     /// or none that is right.
     #[must_use]
@@ -229,7 +235,7 @@ fn is_named(content: &[u8], name: &str) -> bool {
     blake3::hash(content).to_hex().as_str() == name
 }
 
-fn read(mut file: &File) -> Option<Bytes> {
+fn read(file: &File) -> Option<Bytes> {
     let metadata = file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= LONGEST)?;
     let length = usize::try_from(metadata.len()).ok()?;
     let mut content = Vec::new();

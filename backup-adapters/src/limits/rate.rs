@@ -81,6 +81,11 @@ impl Limits {
         self.download.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
+    /// Whether sources are read no faster than somebody said.
+    pub(super) fn is_reading_limited(&self) -> bool {
+        self.read.bytes_per_second.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until `bytes` more may be read from a source.
     pub(super) fn wait_to_read(&self, bytes: usize) {
         self.wait(&self.read, bytes);
@@ -165,8 +170,10 @@ pub(super) mod tests {
     #[derive(Default)]
     pub(in crate::limits) struct Simulated {
         now: Mutex<Duration>,
-        at: Mutex<Option<(Duration, Box<dyn FnOnce() + Send>)>>,
+        at: Mutex<Option<Alarm>>,
     }
+
+    type Alarm = (Duration, Box<dyn FnOnce() + Send>);
 
     impl Simulated {
         pub(in crate::limits) fn seconds(&self) -> f64 {

@@ -27,7 +27,7 @@ impl<R: Read> LimitedRead<R> {
 
 impl<R: Read> Read for LimitedRead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(PIECE);
+        let most = if self.limits.is_reading_limited() { buffer.len().min(PIECE) } else { buffer.len() };
         let read = self.inner.read(buffer.get_mut(..most).unwrap_or_default())?;
         self.limits.wait_to_read(read);
         Ok(read)

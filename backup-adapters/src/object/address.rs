@@ -125,9 +125,8 @@ fn is_variable(text: &str) -> bool {
 fn prefix(path: &str) -> Option<String> {
     let decoded = String::from_utf8(percent_decoded(path)?).ok()?;
     let prefix = decoded.strip_suffix('/').unwrap_or(&decoded);
-    let is_component = |component: &str| {
-        !matches!(component, "" | "." | "..") && !component.chars().any(|character| character.is_control())
-    };
+    let is_component =
+        |component: &str| !matches!(component, "" | "." | "..") && !component.chars().any(char::is_control);
     (prefix.is_empty() || prefix.split('/').all(is_component)).then(|| prefix.to_owned())
 }
 

@@ -79,6 +79,23 @@ impl S3Server {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.contains(" 200 "), "{answer}");
     }
+
+    /// Deletes the object `name` in a directory of the repository, without any of our code. Returns whether it was there.
+    pub(crate) fn delete_raw(&self, prefix: &str, directory: &str, name: &str) -> bool {
+        let ask = |method: &str| {
+            let mut stream = TcpStream::connect(self.address()).unwrap();
+            // The server looks who asks, not whether it is true.
+            let who =
+                "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+            let path = format!("/bucket/{prefix}/{directory}/{name}");
+            write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: {who}\r\n\r\n").unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        let exists = ask("HEAD").contains(" 200 ");
+        exists && ask("DELETE").contains(" 204 ")
+    }
 }
 
 /// What a network does to one request. The server behind it closes connections after each, so that a connection is a

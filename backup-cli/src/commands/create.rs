@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::sync::Arc;
 
+use backup_adapters::limits::{LimitedBlocks, LimitedRead, LimitedTree};
 use backup_adapters::{CommandSource, FileTreeSource, ImageSource};
 use backup_core::Error;
 use backup_core::content::EntryPath;
@@ -38,22 +40,23 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
     let progress = Progress::start(context.output, "backing up");
     let options = options(arguments, &repository, context.control(&progress))?;
     let mut session = repository.begin(options)?;
-    if let Some(mut files) = files {
-        session.add_tree(&mut files)?;
+    let limits = || Arc::clone(&context.limits);
+    if let Some(files) = files {
+        session.add_tree(&mut LimitedTree::new(files, limits()))?;
     }
     for image in images {
-        session.add_blocks(image.name, &image.source)?;
+        session.add_blocks(image.name, &LimitedBlocks::new(image.source, limits()))?;
     }
     if let Some(path) = stdin {
-        let mut input = StandardInput::new(context.cancel.clone())
+        let input = StandardInput::new(context.cancel.clone())
             .map_err(|source| Error::Source { name: "standard input".to_owned(), source })?;
-        session.add_stream(path, &mut input)?;
+        session.add_stream(path, &mut LimitedRead::new(input, limits()))?;
     }
     if let Some(path) = command {
-        let mut output = CommandSource::new(&arguments.command_line)
+        let output = CommandSource::new(&arguments.command_line)
             .map_err(|source| Error::Source { name: path.to_string(), source })?
             .with_cancel(context.cancel.clone());
-        session.add_stream(path, &mut output)?;
+        session.add_stream(path, &mut LimitedRead::new(output, limits()))?;
     }
     let backup = session.commit()?;
     let seconds = progress.seconds();

@@ -8,7 +8,15 @@ mod interruption;
 mod keys;
 mod kills;
 mod media;
+#[cfg(feature = "object")]
+mod object_storage;
 mod output;
 mod passwords;
 mod restores;
+#[cfg(feature = "object")]
+#[path = "../../../backup-adapters/tests/support/s3.rs"]
+mod s3;
 mod verification;
+
+#[cfg(feature = "object")]
+use harness::skip;

@@ -171,7 +171,8 @@ fn probe(storage: &dyn Storage, entropy: &dyn Entropy) -> Result<()> {
         Err(StorageError::AlreadyExists) => Ok(()),
         Ok(()) => Err(Error::unsupported(
             "storage",
-            "it replaces objects that must not be replaced (put-if-absent is ignored); only repositories created as single-writer work there",
+            "it replaces objects that must not be replaced (put-if-absent is ignored); only repositories created as \
+             single-writer (init --single-writer) work there",
         )),
         Err(error) => Err(Error::storage("put", &key, error)),
     }
