@@ -5,6 +5,8 @@
 #   scripts/campaign.sh kill [TIMES]     the command killed at random moments, 100 times unless TIMES says otherwise;
 #                                        KILL_SEED=N repeats the round with that seed
 #   scripts/campaign.sh model            larger worlds of the model of the protocol, and the ways to what breaks without a rule
+#   scripts/campaign.sh simulation [N]   N worlds of processes that take turns, 20000 unless N says otherwise;
+#                                        SIMULATION_SEED=N repeats the world with that seed
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in
@@ -17,8 +19,11 @@ kill)
 model)
     BACKUP_CAMPAIGN=full exec cargo test --release -p backup-core --all-features --test protocol_model -- --nocapture --test-threads 1
     ;;
+simulation)
+    SIMULATION_SEEDS=${2:-20000} exec cargo test --release -p backup-core --all-features --test simulation -- --nocapture restores_until
+    ;;
 *)
-    sed -n '2,8p' "$0" >&2
+    sed -n '2,10p' "$0" >&2
     exit 2
     ;;
 esac

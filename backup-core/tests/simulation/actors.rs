@@ -1,0 +1,103 @@
+//! Processes: writers, readers, and one who forgets and collects.
+
+use backup_core::ErrorKind;
+use backup_core::id::BackupId;
+use backup_core::repository::{Backup, Repository};
+
+use crate::collector::{Omission, collect};
+use crate::oracle::{Oracle, bytes_of};
+use crate::scheduler::Running;
+use crate::support::{chain, control, open, options, path};
+
+/// Makes some backups, of few blocks that others have too.
+pub(crate) fn writer(running: &Running, oracle: &Oracle, number: usize) {
+    let Ok(repository) = open(running.storage(), 100 + number as u64) else { return };
+    for round in 0..1 + running.below(3) {
+        let host = format!("writer-{number}-{round}");
+        let blocks: Vec<u64> = (0..1 + running.below(3)).map(|_| running.below(5) as u64).collect();
+        oracle.begins(&host, blocks.clone());
+        let made = (|| {
+            let mut session = repository.begin(options(1).with_host(host.clone()))?;
+            session.add_stream(path("data"), &mut bytes_of(&blocks).as_slice())?;
+            session.commit()
+        })();
+        match made {
+            Ok(backup) => oracle.acknowledged(&host, backup.id),
+            Err(_) if running.is_dead() => return,
+            Err(error) => match error.kind() {
+                ErrorKind::UnknownOutcome => {}
+                ErrorKind::Storage | ErrorKind::Conflict => oracle.refused(&host),
+                _ => panic!("{host}: {}", chain(&error)),
+            },
+        }
+    }
+}
+
+fn content(repository: &Repository, backup: &Backup) -> backup_core::Result<Vec<u8>> {
+    let entry = repository.entry(backup, &path("data"))?;
+    let mut out = Vec::new();
+    repository.restore_stream(&entry, &mut out, &control(1))?;
+    Ok(out)
+}
+
+/// Lists and restores.
+pub(crate) fn reader(running: &Running, oracle: &Oracle, number: usize) {
+    let repository = open(running.storage(), 200 + number as u64).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    for _ in 0..1 + running.below(4) {
+        let due = oracle.due();
+        let shown = match repository.backups() {
+            Ok(shown) => shown,
+            Err(error) => panic!("listing: {}", chain(&error)),
+        };
+        for id in due.iter().filter(|id| !oracle.is_forgotten(id)) {
+            assert!(shown.iter().any(|backup| backup.id == *id), "{id} was acknowledged and is not shown");
+        }
+        if shown.is_empty() {
+            continue;
+        }
+        let backup = &shown[running.below(shown.len())];
+        let expected = oracle.content(&backup.host);
+        match content(&repository, backup) {
+            Ok(found) => assert!(found == expected, "{} of {} is restored wrong", backup.id, backup.host),
+            Err(_) if oracle.is_forgotten(&backup.id) => {}
+            Err(error) => panic!("{} of {}: {}", backup.id, backup.host, chain(&error)),
+        }
+    }
+}
+
+/// Forgets some backups and collects.
+pub(crate) fn maintainer(running: &Running, oracle: &Oracle, signer: &Repository, number: usize, omission: Omission) {
+    let storage = running.storage();
+    let Ok(repository) = open(running.storage(), 300 + number as u64) else { return };
+    for _ in 0..1 + running.below(3) {
+        if running.below(3) > 0
+            && let Ok(shown) = repository.backups()
+            && !shown.is_empty()
+        {
+            let id = shown[running.below(shown.len())].id;
+            oracle.forgets(id);
+            let (key, bytes) = backup_core::testing::forget(signer, id).unwrap();
+            drop(storage.put(&key, bytes.into(), backup_core::storage::PutMode::Create));
+        }
+        if running.is_dead() || collect(&*storage, signer, running, omission).is_err() && running.is_dead() {
+            return;
+        }
+    }
+}
+
+/// When all is over: whoever opens the repository finds what was promised, and can go on.
+pub(crate) fn check(repository: &Repository, oracle: &Oracle) -> u64 {
+    let shown = repository.backups().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let ids: Vec<BackupId> = shown.iter().map(|backup| backup.id).collect();
+    for id in oracle.due() {
+        assert!(ids.contains(&id), "{id} was acknowledged and is lost");
+    }
+    for backup in &shown {
+        let expected = oracle.content(&backup.host);
+        let found = content(repository, backup)
+            .unwrap_or_else(|error| panic!("{} of {}: {}", backup.id, backup.host, chain(&error)));
+        assert!(found == expected, "{} of {} is restored wrong", backup.id, backup.host);
+    }
+    crate::support::assert_sound(repository);
+    shown.len() as u64
+}
