@@ -2,6 +2,7 @@
 
 mod cat;
 mod completions;
+mod copy;
 mod create;
 mod diff;
 mod init;
@@ -27,6 +28,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Show(arguments) => show::run(context, arguments),
         Command::Verify(arguments) => verify::run(context, arguments),
         Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Copy(arguments) => copy::run(context, arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
