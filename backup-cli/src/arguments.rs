@@ -117,6 +117,7 @@ pub(crate) enum Command {
     Show(Show),
     Verify(Verify),
     Restore(Restore),
+    Copy(Copy),
     Cat(Cat),
     Diff(Diff),
     Key(Key),
@@ -288,6 +289,9 @@ pub(crate) struct Verify {
     /// The id of a backup that must be in the repository's history: shows that it was not set back
     #[arg(long, value_name = "ID")]
     pub(crate) expect_head: Option<BackupId>,
+    /// The repository is a copy of some backups of another: those that they name need not be here
+    #[arg(long)]
+    pub(crate) partial_history: bool,
     /// Compare a backup (the newest unless --backup names one) with live data: the path it was
     /// made of; may be repeated
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -342,6 +346,38 @@ pub(crate) struct Restore {
     /// Only these bytes of one entry; sizes take K, M, G and T
     #[arg(long, value_name = "OFFSET:LENGTH", requires = "entry")]
     pub(crate) range: Option<ByteRange>,
+}
+
+/// Copy backups to another place
+///
+/// Without the password: the other place becomes, or is, the same repository, and gets what it lacks.
+/// Can be interrupted and run again.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// Ids of backups, their unique beginnings, or `latest` [default: all]
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backups: Vec<String>,
+    /// Where to: a directory or a URL
+    #[arg(long, value_name = "URL", value_hint = ValueHint::DirPath)]
+    pub(crate) to: OsString,
+    /// Write what was copied, and whether it is good, to this file as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) receipt: Option<PathBuf>,
+    /// How the copy is verified: that all is there, or also that every byte that was written can be read again
+    #[arg(long, value_name = "LEVEL", default_value = "bytes")]
+    pub(crate) verify: CopyLevel,
+    /// Read objects that are there already, too, and compare them with their names
+    #[arg(long)]
+    pub(crate) check_existing: bool,
+}
+
+/// How a copy is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CopyLevel {
+    /// Every object exists with the right size
+    Presence,
+    /// Also, every byte that was written can be read again
+    Bytes,
 }
 
 /// Write the content of an entry to standard output

@@ -3,6 +3,7 @@
 mod cache;
 mod cat;
 mod completions;
+mod copy;
 mod create;
 mod diff;
 mod init;
@@ -29,6 +30,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         // Copies say nothing about what is on the storage.
         Command::Verify(arguments) => verify::run(&context.without_cache(), arguments),
         Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Copy(arguments) => copy::run(context, arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),

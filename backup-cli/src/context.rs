@@ -83,6 +83,15 @@ impl<'a> Context<'a> {
         self.equipped(url, storage)
     }
 
+    /// The place that backups are copied to, which may be new.
+    pub(crate) fn destination(&self, url: &OsStr) -> Result<Arc<dyn Storage>, Failure> {
+        match url.to_str() {
+            Some("") => Err(Failure::usage("--to is empty")),
+            Some(url) => Ok(create_url(url)?),
+            None => Ok(Arc::new(LocalStorage::create(Path::new(url))?)),
+        }
+    }
+
     /// The repository without its password.
     pub(crate) fn locked(&self) -> Result<LockedRepository, Failure> {
         let url = self.url()?;

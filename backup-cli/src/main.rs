@@ -6,6 +6,7 @@
 
 mod arguments;
 mod commands;
+mod commits;
 mod context;
 mod exit;
 mod input;

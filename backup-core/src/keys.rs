@@ -13,14 +13,15 @@ mod slot;
 pub(crate) use self::content::ContentKeys;
 pub use self::credential::Credential;
 pub(crate) use self::keyring::{
-    create_keyring, keyring_numbers, newest_keyring, read_newest_keyring, seal_keyring, with_new_root, write_keyring,
+    create_keyring, is_of_another, keyring_numbers, newest_keyring, read_newest_keyring, seal_keyring, with_new_root,
+    write_keyring,
 };
 pub use self::recovery::RecoveryKey;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::slot::wrap;
 pub use self::slot::{DamagedSlot, KeySlot, KeySlotKind};
 pub(crate) use self::slot::{
-    KeyringKey, NewSlot, create_slot, list_slots, make_slot, open_slots, remove_slot, store_slot,
+    KeyringKey, NewSlot, create_slot, list_slots, make_slot, open_slots, read_slot, remove_slot, store_slot,
 };
 
 #[cfg(test)]

@@ -36,6 +36,7 @@
 )]
 
 pub mod content;
+pub mod copy;
 pub mod crypto;
 pub mod entropy;
 pub mod error;

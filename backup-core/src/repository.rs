@@ -23,18 +23,23 @@ mod verify;
 mod view;
 mod write;
 
+pub(crate) use self::backup::error_chain;
 pub use self::backup::{Backup, BackupKind, BackupStatistics, Problem, UnreadableBackup};
 pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};
 pub use self::handle::Repository;
+pub(crate) use self::handle::read_error;
 pub use self::init::InitOptions;
+pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
 pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
+pub(crate) use self::parallel::{POISONED, each, for_each, lock};
 pub use self::read::{EntryReader, RestoreReport, Selection};
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
 pub use self::verify::{
     AffectedEntry, Finding, FindingKind, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
 };
+pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
 pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
 pub use crate::format::{ChunkingParameters, Padding};

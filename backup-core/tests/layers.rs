@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["content", "keys", "pack"],
     &["index", "progress", "session", "source"],
     &["repository"],
+    &["copy"],
     &["testing"],
 ];
 

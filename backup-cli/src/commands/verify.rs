@@ -5,13 +5,12 @@ mod ledger;
 
 use backup_core::entropy::{Entropy, OsEntropy};
 use backup_core::id::BackupId;
-use backup_core::repository::{
-    CommitSummary, LockedRepository, Repository, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
-};
+use backup_core::repository::{Repository, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport};
 use serde_json::{Value, json};
 
 use crate::arguments::{Level, Verify};
 use crate::commands::verify::compare::Comparison;
+use crate::commits::find_commits;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Progress;
@@ -83,6 +82,7 @@ fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<V
     };
     options.backups = backups;
     options.expected_head = arguments.expect_head;
+    options.partial_history = arguments.partial_history;
     options.share = match (arguments.sample, arguments.rotate_days) {
         (Some(fraction), _) => {
             let mut seed = [0; 8];
@@ -93,31 +93,6 @@ fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<V
         (None, None) => Share::All,
     };
     Ok(options)
-}
-
-/// Without the password there are commits in place of backups; their ids are the same.
-fn find_commits(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let commits = locked.commits()?;
-    names.iter().map(|name| find_commit(&commits, name)).collect()
-}
-
-fn find_commit(commits: &[CommitSummary], name: &str) -> Result<BackupId, Failure> {
-    let not_found = || backup_core::Error::NotFound { what: "backup", name: name.to_owned() };
-    if name == "latest" {
-        return Ok(commits.last().ok_or_else(not_found)?.id);
-    }
-    if name.len() < 4 {
-        return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
-    }
-    let mut matching = commits.iter().map(|commit| commit.id).filter(|id| id.to_string().starts_with(name));
-    match (matching.next(), matching.next()) {
-        (Some(id), None) => Ok(id),
-        (Some(_), Some(_)) => Err(Failure::usage(format!("several backups begin with {name}"))),
-        (None, _) => Err(not_found().into()),
-    }
 }
 
 fn show(

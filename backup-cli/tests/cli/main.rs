@@ -3,6 +3,7 @@
 
 mod backups;
 mod bad_input;
+mod copies;
 mod harness;
 mod interruption;
 mod keys;

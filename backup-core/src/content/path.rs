@@ -178,6 +178,32 @@ impl serde::Serialize for EntryPath {
     }
 }
 
+/// Read from its escaped text.
+impl<'de> serde::Deserialize<'de> for EntryPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let bytes = unescaped(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("not the text of an entry path: {text:?}")))?;
+        Self::new(bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The bytes that [`escaped`] shows as `text`; `None` for a backslash that begins no `\xNN`.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('\\');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let digits = part.strip_prefix('x')?;
+        let (number, rest) = digits.split_at_checked(2)?;
+        if !number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        bytes.push(u8::from_str_radix(number, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +229,19 @@ mod tests {
     #[test]
     fn shows_every_byte_once() {
         assert_eq!(EntryPath::new(b"a\\\n\xff\xc3\xa4".to_vec()).unwrap().to_string(), "a\\x5c\\x0a\\xffä");
+    }
+
+    #[test]
+    fn survives_as_json() {
+        let every: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
+        for bytes in [&every[..], b"a\\\n\xff\xc3\xa4", b"\\x41", b"plain/path"] {
+            let path = EntryPath::new(bytes.to_vec()).unwrap();
+            let text = serde_json::to_string(&path).unwrap();
+            assert_eq!(serde_json::from_str::<EntryPath>(&text).unwrap(), path, "{text}");
+        }
+        for bad in [r"\x", r"\", r"a\y41", r"\x4", r"\xAB", r"\x4ä", "", r"..", r"a\x00"] {
+            assert!(serde_json::from_str::<EntryPath>(&format!("\"{bad}\"")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -164,7 +164,8 @@ pub(crate) fn newest_keyring(storage: &dyn Storage, repository: RepositoryId) ->
 /// damaged id of this repository, and the keyring may be the newest.
 const DIFFERENT_BITS: u32 = 24;
 
-fn is_of_another(object: &[u8], repository: RepositoryId) -> bool {
+/// Whether a keyring is well-formed and names another repository.
+pub(crate) fn is_of_another(object: &[u8], repository: RepositoryId) -> bool {
     let kind = ObjectType::Keyring.name();
     Header::parse(object, to_u64(object.len()), kind, kind).is_ok_and(|header| {
         let pairs = header.repository.as_bytes().iter().zip(repository.as_bytes());

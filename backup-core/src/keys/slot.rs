@@ -313,7 +313,7 @@ fn slot_places(storage: &dyn Storage) -> Result<Vec<SlotId>> {
     Ok(ids.take(SLOTS_READ).collect())
 }
 
-fn read_slot(storage: &dyn Storage, repository: RepositoryId, id: SlotId) -> Result<Slot> {
+pub(crate) fn read_slot(storage: &dyn Storage, repository: RepositoryId, id: SlotId) -> Result<Slot> {
     let key = Place::Slot(id).key();
     let damaged = |reason: &str| Error::damaged("key slot", &key, reason);
     let bytes = storage.get(&key, limits::SLOT).map_err(|error| match error {

@@ -62,6 +62,8 @@ struct Known {
     segments: BTreeSet<ObjectName>,
     /// Packs that could not be read, and of which no younger index knew more than `index`.
     confirmed: HashSet<ObjectName>,
+    /// Whether what no segment of the index set names was added to `index`.
+    is_supplemented: bool,
 }
 
 impl Repository {
@@ -153,7 +155,7 @@ impl Inner {
         let history = Arc::new(self.with_records(control, |records| before.read_again(records))?);
         let mut known = lock(&self.known)?;
         if known.segments != history.indexes {
-            (known.index, known.confirmed) = (None, HashSet::new());
+            (known.index, known.confirmed, known.is_supplemented) = (None, HashSet::new(), false);
         }
         known.history = Some(Arc::clone(&history));
         Ok(history)
@@ -181,7 +183,8 @@ impl Inner {
 
     /// The index as the history says it is now, where that is another than `seen`: a chunk that `seen` does not
     /// know may be one of a younger backup, and a pack that cannot be read one that a collection deleted since
-    /// (`docs/format.md`, "Commit protocol"). A pack that was asked about in vain is not asked about again.
+    /// (`docs/format.md`, "Commit protocol"). Where it is the same, packs that no segment of the index set names
+    /// are added to it, once. A pack that was asked about in vain is not asked about again.
     pub(crate) fn younger_index(
         &self,
         seen: &Arc<Index>,
@@ -197,15 +200,25 @@ impl Inner {
                 _ => {}
             }
         }
-        self.history(control)?;
-        {
-            let mut known = lock(&self.known)?;
-            if known.index.as_ref().is_some_and(|index| Arc::ptr_eq(index, seen)) {
+        let history = self.history(control)?;
+        let is_seen = |known: &Known| known.index.as_ref().is_some_and(|index| Arc::ptr_eq(index, seen));
+        let is_supplemented = {
+            let known = lock(&self.known)?;
+            if !is_seen(&known) {
+                drop(known);
+                return self.index(control).map(Some);
+            }
+            known.is_supplemented
+        };
+        let has_more = !is_supplemented && view::supplement(self, seen, &history, view::Failing::Stops, control)?;
+        let mut known = lock(&self.known)?;
+        if is_seen(&known) {
+            known.is_supplemented = true;
+            if !has_more {
                 known.confirmed.extend(unreadable);
-                return Ok(None);
             }
         }
-        self.index(control).map(Some)
+        Ok(has_more.then(|| Arc::clone(seen)))
     }
 
     /// The next reader reads the history and the index anew.

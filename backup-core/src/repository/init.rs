@@ -166,7 +166,7 @@ fn exists() -> Error {
 }
 
 /// A repository that lost its `config` is no empty place: its keys must stay.
-fn check_no_remains(storage: &dyn Storage) -> Result<()> {
+pub(crate) fn check_no_remains(storage: &dyn Storage) -> Result<()> {
     for prefix in [layout::SESSIONS, layout::COLLECTIONS, layout::PACKS] {
         let page = storage.list(prefix, None).map_err(|source| Error::list(prefix, source))?;
         if let Some(object) = page.objects.first() {
@@ -187,7 +187,7 @@ fn all_keys(storage: &dyn Storage) -> Result<Vec<Key>> {
 }
 
 /// Decides whose repository it is.
-fn put_config(storage: &dyn Storage, key: &Key, bytes: &[u8]) -> Result<()> {
+pub(crate) fn put_config(storage: &dyn Storage, key: &Key, bytes: &[u8]) -> Result<()> {
     let Err(error) = storage.put(key, Bytes::copy_from_slice(bytes), PutMode::Create) else { return Ok(()) };
     match storage.get(key, limits::CONFIG) {
         // It arrived, and the answer to it, or to the first try of it, did not.

@@ -22,11 +22,11 @@ use crate::time::Timestamp;
 
 /// A repository as anybody sees it who can read the storage.
 pub struct LockedRepository {
-    storage: Arc<dyn Storage>,
-    environment: Environment,
-    config: Config,
-    config_bytes: bytes::Bytes,
-    signers: Signers,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) environment: Environment,
+    pub(crate) config: Config,
+    pub(crate) config_bytes: bytes::Bytes,
+    pub(crate) signers: Signers,
 }
 
 /// What unlocking may cost.
@@ -129,9 +129,12 @@ impl LockedRepository {
     /// [`Error::Storage`].
     pub fn commits(&self) -> Result<Vec<CommitSummary>> {
         let control = Control::waiting();
-        let records = Records { storage: &*self.storage, signers: &self.signers, each: &each(&control) };
-        let history = History::read(&records)?;
+        let history = self.with_records(&control, History::read)?;
         Ok(history.in_order().into_iter().map(summary).collect())
+    }
+
+    pub(crate) fn with_records<T>(&self, control: &Control, read: impl FnOnce(&Records<'_>) -> T) -> T {
+        read(&Records { storage: &*self.storage, signers: &self.signers, each: &each(control) })
     }
 
     /// Checks presence or bytes of everything that the backups need; see [`VerifyOptions`].

@@ -21,7 +21,7 @@ use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
 use crate::repository::parallel::{for_each, lock};
 use crate::session::History;
-use crate::storage::list_all;
+use crate::storage::{Key, list_all};
 
 /// Packs that no index object names, with their sizes and chunks.
 pub(crate) type Orphans = BTreeMap<ObjectName, (u64, Vec<PackEntry>)>;
@@ -37,7 +37,7 @@ pub(crate) struct View {
 
 /// What becomes of an index that the storage does not give out now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Failing {
+pub(crate) enum Failing {
     /// It is an error: what is not known would be taken for damage, as long as the index is kept.
     Stops,
     /// It is done without.
@@ -64,10 +64,26 @@ pub(crate) fn for_verifying(inner: &Inner, history: &History, control: &Control)
 fn whole(inner: &Inner, history: &History, failing: Failing, control: &Control) -> Result<(Arc<Index>, Unusable)> {
     let (index, failed) = load_segments(inner, history, failing, control)?;
     if !failed.is_empty() {
-        let listed = listed_packs(inner)?;
-        adopt(inner, &index, &listed, &BTreeSet::new(), failing, control)?;
+        supplement(inner, &index, history, failing, control)?;
     }
     Ok((Arc::new(index), failed))
+}
+
+/// Adds to an index the packs that are there and that no segment of the index set names: those of a backup that was
+/// copied from another place, and whatever a lost segment named. Returns whether there were any.
+///
+/// # Errors
+///
+/// [`Error::Storage`] where nothing can be listed, or where something cannot be read now and `failing` says so.
+pub(crate) fn supplement(
+    inner: &Inner,
+    index: &Index,
+    history: &History,
+    failing: Failing,
+    control: &Control,
+) -> Result<bool> {
+    let listed = listed_packs(inner)?;
+    Ok(!adopt(inner, index, history, &listed, &BTreeSet::new(), failing, control)?.is_empty())
 }
 
 /// The index for writing (step W2): without packs that a collection condemned or that are gone, and with
@@ -81,7 +97,7 @@ pub(crate) fn for_writing(inner: &Inner, history: &History, control: &Control) -
     // A pack of another size is not the pack that was stored.
     unusable.extend(known.iter().filter(|(name, size)| listed.get(name) != Some(size)).map(|(name, _)| *name));
     index.remove_packs(&unusable);
-    let orphans = adopt(inner, &index, &listed, &unusable, Failing::IsTolerated, control)?;
+    let orphans = adopt(inner, &index, history, &listed, &unusable, Failing::IsTolerated, control)?;
     Ok(View { index: Arc::new(index), orphans })
 }
 
@@ -92,27 +108,35 @@ fn load_segments(inner: &Inner, history: &History, failing: Failing, control: &C
     for_each(control, names.len(), &|| Ok(()), &|(), number| {
         let Some(name) = names.get(number) else { return Ok(()) };
         let key = Place::Index(*name).key();
-        let loaded = inner.get(&key, limits::INDEX, control).and_then(|bytes| {
-            verify_name("index", key.as_str(), name, &bytes)?;
-            inner.keys.open(ObjectType::Index, key.as_str(), &bytes)
-        });
+        let loaded = read_segment(inner, name, &key, control);
         let mut index = lock(&index)?;
         let loaded = loaded.and_then(|body| index.0.load(&Segment::parse(&body, &key)?));
         if let Err(error) = loaded {
-            control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
-            match error {
-                // What a later program wrote cannot be used any more than what is damaged.
-                Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. } => {}
-                Error::Storage { .. } if failing == Failing::IsTolerated => {}
-                error => return Err(error),
-            }
-            index.1.insert(*name, error);
+            index.1.insert(*name, tolerate(error, &key, failing, control)?);
         }
         Ok(())
     })?;
     let (mut index, failed) = index.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
     index.settle();
     Ok((index, failed))
+}
+
+/// The body of an index object.
+fn read_segment(inner: &Inner, name: &ObjectName, key: &Key, control: &Control) -> Result<Vec<u8>> {
+    let bytes = inner.get(key, limits::INDEX, control)?;
+    verify_name("index", key.as_str(), name, &bytes)?;
+    inner.keys.open(ObjectType::Index, key.as_str(), &bytes)
+}
+
+/// Reports an object that cannot be used, and returns why, where that stops nothing.
+fn tolerate(error: Error, key: &Key, failing: Failing, control: &Control) -> Result<Error> {
+    control.event(&Event::Problem { name: key.as_str(), message: &error_chain(&error) });
+    match error {
+        // What a later program wrote cannot be used any more than what is damaged.
+        Error::Damaged { .. } | Error::Unsupported { .. } | Error::LimitExceeded { .. } => Ok(error),
+        Error::Storage { .. } if failing == Failing::IsTolerated => Ok(error),
+        error => Err(error),
+    }
 }
 
 fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
@@ -124,22 +148,32 @@ fn listed_packs(inner: &Inner) -> Result<BTreeMap<ObjectName, u64>> {
     Ok(listed.into_iter().filter_map(parse).collect())
 }
 
-/// Adds packs that the index does not know by reading their directories. A pack that is damaged, or was deleted
-/// since it was listed, is left alone: nothing refers to it.
+/// Adds packs that the index does not know: from segments outside of the index set, and then by reading their
+/// directories. A pack that is damaged, or was deleted since it was listed, is left alone: nothing refers to it.
 fn adopt(
     inner: &Inner,
     index: &Index,
+    history: &History,
     listed: &BTreeMap<ObjectName, u64>,
     unusable: &BTreeSet<ObjectName>,
     failing: Failing,
     control: &Control,
 ) -> Result<Orphans> {
-    let unknown: Vec<(ObjectName, u64)> = listed
+    let mut unknown: BTreeMap<ObjectName, u64> = listed
         .iter()
         .filter(|(name, _)| index.pack_size(name).is_none() && !unusable.contains(*name))
         .map(|(name, size)| (*name, *size))
         .collect();
-    let orphans = Mutex::new(BTreeMap::new());
+    if unknown.is_empty() {
+        return Ok(Orphans::new());
+    }
+    let named = named_elsewhere(inner, history, &unknown, failing, control)?;
+    for (name, (size, entries)) in &named {
+        index.insert_pack(*name, *size, entries)?;
+        unknown.remove(name);
+    }
+    let unknown: Vec<(ObjectName, u64)> = unknown.into_iter().collect();
+    let orphans = Mutex::new(named);
     for_each(control, unknown.len(), &|| Ok(()), &|(), number| {
         let Some((name, size)) = unknown.get(number) else { return Ok(()) };
         match read_directory(inner, name, *size, control) {
@@ -158,6 +192,53 @@ fn adopt(
         Ok(())
     })?;
     orphans.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+}
+
+/// What segments outside of the index set say of packs that no other segment names. They are of sessions that run or
+/// crashed, or came with a copy. One read of them takes the place of many reads of directories.
+fn named_elsewhere(
+    inner: &Inner,
+    history: &History,
+    unknown: &BTreeMap<ObjectName, u64>,
+    failing: Failing,
+    control: &Control,
+) -> Result<Orphans> {
+    let listed = list_all(&*inner.storage, layout::INDEXES).map_err(|source| Error::list(layout::INDEXES, source))?;
+    let others: Vec<ObjectName> = listed
+        .iter()
+        .filter_map(|object| match Place::parse(&object.key) {
+            Some(Place::Index(name)) if !history.indexes.contains(&name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let found = Mutex::new(Orphans::new());
+    for_each(control, others.len(), &|| Ok(()), &|(), number| {
+        let Some(name) = others.get(number) else { return Ok(()) };
+        let key = Place::Index(*name).key();
+        let read = read_segment(inner, name, &key, control)
+            .and_then(|body| Ok(wanted_packs(&Segment::parse(&body, &key)?, unknown)));
+        match read {
+            Ok(packs) => lock(&found)?.extend(packs),
+            Err(error) => drop(tolerate(error, &key, failing, control)?),
+        }
+        Ok(())
+    })?;
+    found.into_inner().map_err(|_| crate::repository::parallel::POISONED)
+}
+
+/// The packs of a segment that are `unknown`. One of another size is not the pack that was stored.
+fn wanted_packs(segment: &Segment<'_>, unknown: &BTreeMap<ObjectName, u64>) -> Orphans {
+    let mut wanted: BTreeMap<u32, (ObjectName, u64, Vec<PackEntry>)> = (0..)
+        .zip(segment.packs())
+        .filter(|(_, (name, size))| unknown.get(name) == Some(size))
+        .map(|(number, (name, size))| (number, (name, size, Vec::new())))
+        .collect();
+    for entry in segment.entries() {
+        if let Some((_, _, entries)) = wanted.get_mut(&entry.pack) {
+            entries.push(entry.entry);
+        }
+    }
+    wanted.into_values().map(|(name, size, entries)| (name, (size, entries))).collect()
 }
 
 /// The chunks of a pack, as its directory says.

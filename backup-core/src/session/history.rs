@@ -36,6 +36,9 @@ pub(crate) struct History {
     pub(crate) newest_mark: u32,
     /// The newest collection with a final, 0 without one.
     pub(crate) newest_final: u32,
+    /// The newest collection that has a final, or a mark and no outcome yet, 0 without one: no commit of this
+    /// generation or an older one can be put into its slot any more.
+    pub(crate) closed: u32,
     /// Collections that had an outcome, genuine or not.
     ended: BTreeSet<u32>,
     /// Records that cannot be used. They hide nothing that is signed, but they are not right.
@@ -199,6 +202,7 @@ impl History {
                     self.newest_mark = self.newest_mark.max(*number);
                     self.condemned.extend(&found.condemned);
                     self.newest_final = *number;
+                    self.closed = self.closed.max(*number);
                     newest = Some(found);
                 }
                 Ok(CollectionOutcome::Aborted) => {
@@ -213,6 +217,7 @@ impl History {
                 // Only a genuine mark counts: anybody can put an object there.
                 Ok(condemned) => {
                     self.newest_mark = self.newest_mark.max(*number);
+                    self.closed = self.closed.max(*number);
                     self.condemned.extend(condemned);
                 }
                 Err(error) => self.flaws.push(Flaw { key: key.to_string(), error }),
@@ -297,6 +302,34 @@ fn read_outcome(
         }
         outcome => Ok(outcome),
     })))
+}
+
+/// The outcome object of a valid commit, whole: from its slot or, where a collection deleted that, from the
+/// checkpoint of the newest final.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] naming the slot where it is in neither; [`Error::Storage`].
+pub(crate) fn outcome_object(records: &Records<'_>, history: &History, commit: &Commit) -> Result<bytes::Bytes> {
+    let slot = commit.place().key();
+    if let Some(bytes) = read(records.storage, &slot, limits::COMMIT)?
+        && Commit::id_of(&bytes) == commit.id
+    {
+        return Ok(bytes);
+    }
+    let key = Place::CollectionOutcome(history.newest_final).key();
+    if history.newest_final > 0
+        && let Some(bytes) = read(records.storage, &key, limits::COLLECTION)?
+    {
+        let (maintenance, repository) = (&records.signers.maintenance, records.signers.repository);
+        if let CollectionOutcome::Final(newest) =
+            collection::read_outcome(&bytes, maintenance, repository, history.newest_final, key.as_str())?
+            && let Some(found) = newest.checkpoint.into_iter().find(|outcome| Commit::id_of(outcome) == commit.id)
+        {
+            return Ok(found.into());
+        }
+    }
+    Err(Error::damaged("session outcome", slot, "it is missing, and in no checkpoint"))
 }
 
 /// Reads one outcome object with these signers.

@@ -50,17 +50,9 @@ impl SessionWriter {
             let generation = before.newest_mark.saturating_add(1);
             let mut id = [0; 16];
             entropy.fill(&mut id)?;
-            let session = SessionId::new(id);
-            let key = Place::SessionOpen(generation, session).key();
-            let (seconds, nanoseconds) = now.to_unix();
-            let bytes = cbor::encode_map(|map| {
-                map.bytes(1, session.as_bytes());
-                map.u64(2, u64::from(generation));
-                map.i64(3, seconds);
-                map.u64(4, u64::from(nanoseconds));
-            })?;
-            storage.put(&key, bytes.into(), PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
-            let opened = Self { session, generation };
+            let opened = Self { session: SessionId::new(id), generation };
+            let (key, bytes) = opened.mark(now)?;
+            storage.put(&key, bytes, PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
             match before.read_again(records) {
                 Ok(history) if history.newest_mark < generation => return Ok((opened, history)),
                 // A collection marked packs between W0 and W2: this session might refer to them unseen.
@@ -76,6 +68,33 @@ impl SessionWriter {
             reason: "collections kept overtaking the session".into(),
             transient: true,
         })
+    }
+
+    /// The session's mark `open`.
+    fn mark(&self, now: Timestamp) -> Result<(Key, Bytes)> {
+        let (seconds, nanoseconds) = now.to_unix();
+        let bytes = cbor::encode_map(|map| {
+            map.bytes(1, self.session.as_bytes());
+            map.u64(2, u64::from(self.generation));
+            map.i64(3, seconds);
+            map.u64(4, u64::from(nanoseconds));
+        })?;
+        Ok((Place::SessionOpen(self.generation, self.session).key(), bytes.into()))
+    }
+
+    /// Opens the session of a commit that was made elsewhere (W1). Others may copy the same commit at the same
+    /// time and rely on the same mark, so it is never [abandoned](Self::abandon).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`], [`Error::Storage`].
+    pub(crate) fn open_again(storage: &dyn Storage, commit: &Commit, now: Timestamp) -> Result<Self> {
+        let opened = Self { session: commit.content.session, generation: commit.content.generation };
+        let (key, bytes) = opened.mark(now)?;
+        match storage.put(&key, bytes, PutMode::Create) {
+            Ok(()) | Err(StorageError::AlreadyExists) => Ok(opened),
+            Err(error) => Err(Error::storage("put", &key, error)),
+        }
     }
 
     /// Ends a session that has stored nothing and will never commit: its mark goes away. Where it cannot, it
@@ -102,11 +121,7 @@ impl SessionWriter {
         let (storage, signers) = (records.storage, records.signers);
         let bytes = Bytes::from(commit.seal(key)?);
         let id = Commit::id_of(&bytes);
-        let slot = Place::SessionOutcome(self.generation, self.session).key();
-        match storage.put(&slot, bytes.clone(), PutMode::Create) {
-            Ok(()) => {}
-            Err(error) => self.settle(storage, signers, &slot, &bytes, error)?,
-        }
+        self.decide(storage, signers, &bytes)?;
         let history = known.read_again(records).map_err(|error| match error {
             Error::Storage { source, .. } => Error::UnknownOutcome { what: self.session.to_string(), source },
             other => other,
@@ -119,6 +134,19 @@ impl SessionWriter {
                 reason: "a collection ended before the commit arrived".into(),
                 transient: true,
             })
+        }
+    }
+
+    /// Decides the session (W4) with an outcome object. Whether the decision counts is another matter (W5).
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub(crate) fn decide(&self, storage: &dyn Storage, signers: &Signers, outcome: &Bytes) -> Result<()> {
+        let slot = Place::SessionOutcome(self.generation, self.session).key();
+        match storage.put(&slot, outcome.clone(), PutMode::Create) {
+            Ok(()) => Ok(()),
+            Err(error) => self.settle(storage, signers, &slot, outcome, error),
         }
     }
 
@@ -158,7 +186,7 @@ impl SessionWriter {
 
 /// Whether the storage honours put-if-absent: it must refuse the second of two creations. Some object
 /// stores accept the condition and ignore it.
-fn probe(storage: &dyn Storage, entropy: &dyn Entropy) -> Result<()> {
+pub(crate) fn probe(storage: &dyn Storage, entropy: &dyn Entropy) -> Result<()> {
     let mut name = [0; 16];
     entropy.fill(&mut name)?;
     let key = Key::built(format!("probes/{}", SessionId::new(name)));

@@ -1,12 +1,13 @@
 //! The file in which `--rotate-days` remembers what was covered.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use backup_core::repository::VerificationLedger;
 
 use crate::exit::Failure;
+use crate::output::file;
 
 /// Larger ones are none: this is enough for two million packs.
 const LIMIT: u64 = 256 << 20;
@@ -31,26 +32,13 @@ pub(crate) fn read(path: &Path) -> Result<VerificationLedger, Failure> {
 
 /// Replaces the file as a whole, so that a crash leaves the old or the new one.
 pub(crate) fn write(path: &Path, ledger: &VerificationLedger) -> Result<(), Failure> {
-    let failed = |error| Failure::io(format!("cannot write ledger {}", path.display()), error);
-    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create_new(&new)?;
-        serde_json::to_writer(&file, ledger)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(|error| {
-        // What is left over is in nobody's way and named by its process.
-        let _ = fs::remove_file(&new);
-        failed(error)
-    })
+    file::replace(path, "ledger", ledger)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -127,6 +127,10 @@ fn load_index(inner: &Inner, present: &Present, control: &Control, findings: &Fi
             findings.add_error(FindingKind::Structure, key.as_str(), error)?;
         }
     }
+    // A backup that was copied from elsewhere names the segments of its own session only.
+    if present.packs.keys().any(|pack| index.pack_size(pack).is_none()) {
+        view::supplement(inner, &index, &present.history, view::Failing::IsTolerated, control)?;
+    }
     Ok(index)
 }
 

@@ -57,6 +57,8 @@ pub struct VerifyOptions {
     pub share: Share,
     /// A backup that must be in the history: a storage that shows an older state is noticed by it.
     pub expected_head: Option<BackupId>,
+    /// The repository is a copy of only some of the backups of another: commits that others name need not be there.
+    pub partial_history: bool,
 }
 
 impl VerifyOptions {
@@ -84,6 +86,13 @@ impl VerifyOptions {
     #[must_use]
     pub const fn with_expected_head(mut self, head: BackupId) -> Self {
         self.expected_head = Some(head);
+        self
+    }
+
+    /// Sets whether commits that others name may be elsewhere.
+    #[must_use]
+    pub const fn with_partial_history(mut self, partial: bool) -> Self {
+        self.partial_history = partial;
         self
     }
 

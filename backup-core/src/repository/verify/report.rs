@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use hashbrown::HashSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::content::EntryPath;
 use crate::crypto::hash;
@@ -18,7 +18,7 @@ use crate::storage::Storage;
 use crate::time::Timestamp;
 
 /// The result of a verification: a value to print, to store and to act on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// How thorough it was.
@@ -48,7 +48,7 @@ pub struct VerifyReport {
 }
 
 /// Something that is not as it must be.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// What it is.
@@ -64,7 +64,7 @@ pub struct Finding {
 }
 
 /// An entry that a finding hurts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AffectedEntry {
     /// The backup.
@@ -74,7 +74,7 @@ pub struct AffectedEntry {
 }
 
 /// What a finding is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FindingKind {

@@ -80,7 +80,7 @@ pub(crate) fn presence(
     for flaw in &history.flaws {
         findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
     }
-    for missing in history.missing() {
+    for missing in history.missing().into_iter().filter(|_| !options.partial_history) {
         findings.add(FindingKind::History, &missing.to_string(), "a commit that another names is not there")?;
     }
     if let Some(head) = options.expected_head
@@ -174,6 +174,37 @@ pub(crate) fn read_closure(storage: &dyn Storage, commit: &Commit, control: &Con
         return Err(Error::damaged("closure", &key, "it is not the one that the commit describes"));
     }
     Ok(closure)
+}
+
+/// An object that is named by a hash, and what it is called in errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NamedObject {
+    pub(crate) place: Place,
+    pub(crate) what: &'static str,
+    pub(crate) name: ObjectName,
+    pub(crate) limit: u64,
+}
+
+/// Checks what came with a copy: at the level presence that all of the chosen backups is there, at bytes also every
+/// byte of the objects that `arrived`.
+pub(crate) fn arrived(
+    site: &Site<'_>,
+    options: &VerifyOptions,
+    arrived: &[NamedObject],
+    control: &Control,
+    environment: &Environment,
+) -> Result<VerifyReport> {
+    let findings = Findings::new(options, environment);
+    check_keys(site, None, &findings)?;
+    let present = presence(site, options, control, &findings)?;
+    if options.level >= VerifyLevel::Bytes {
+        for_each(control, arrived.len(), &|| Ok(()), &|(), number| {
+            arrived.get(number).map_or(Ok(()), |NamedObject { place, what, name, limit }| {
+                check_bytes(site, what, *place, name, *limit, control, &findings).map(drop)
+            })
+        })?;
+    }
+    findings.finish(&present.history, site.storage, environment)
 }
 
 /// Checks the bytes of bodies and indexes.

@@ -1,0 +1,31 @@
+//! Backups by name, without the password.
+
+use backup_core::id::BackupId;
+use backup_core::repository::{CommitSummary, LockedRepository};
+
+use crate::exit::Failure;
+
+/// Without the password there are commits in place of backups; their ids are the same.
+pub(crate) fn find_commits(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let commits = locked.commits()?;
+    names.iter().map(|name| find_commit(&commits, name)).collect()
+}
+
+fn find_commit(commits: &[CommitSummary], name: &str) -> Result<BackupId, Failure> {
+    let not_found = || backup_core::Error::NotFound { what: "backup", name: name.to_owned() };
+    if name == "latest" {
+        return Ok(commits.last().ok_or_else(not_found)?.id);
+    }
+    if name.len() < 4 {
+        return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
+    }
+    let mut matching = commits.iter().map(|commit| commit.id).filter(|id| id.to_string().starts_with(name));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several backups begin with {name}"))),
+        (None, _) => Err(not_found().into()),
+    }
+}

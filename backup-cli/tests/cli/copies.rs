@@ -1,0 +1,96 @@
+//! Copies between directories, by a process that has no password.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::{Outcome, World, files, noise, outcome};
+
+/// Everything of a repository but marks of sessions, whose times differ.
+fn lasting(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let relative = |path: &Path| path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+    let mut found: Vec<_> = files(directory).into_iter().map(|(path, bytes)| (relative(&path), bytes)).collect();
+    found.retain(|(name, _)| !name.ends_with("/open") && !name.starts_with('.'));
+    found
+}
+
+fn copy(world: &World, arguments: &[&str]) -> Outcome {
+    let mut all = vec!["copy", "--repo", "repository", "--to", "away"];
+    all.extend(arguments);
+    outcome(&mut world.bare(all))
+}
+
+#[test]
+fn backups_are_copied_verified_and_restored_without_a_password_in_the_process() {
+    let (world, first) = World::with_backup();
+    world.file("tree/more", noise(1 << 20, 5));
+    let second = world.create([world.path("tree").as_os_str()]);
+    let receipt = copy(&world, &["--json", "--receipt", "receipt.json"]).success().json();
+    assert_eq!(receipt["ok"], true);
+    assert_eq!(receipt["method"], "verbatim");
+    let ids: Vec<&str> = receipt["backups"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [first.as_str(), second.as_str()]);
+    assert!(receipt["backups"].as_array().unwrap().iter().all(|backup| backup["status"] == "copied"));
+    let kept: Value = serde_json::from_slice(&fs::read(world.path("receipt.json")).unwrap()).unwrap();
+    assert_eq!(kept, receipt);
+    assert_eq!(lasting(&world.repository()), lasting(&world.path("away")));
+
+    outcome(&mut world.bare(["verify", "--repo", "away", "--level", "bytes"])).success();
+    world.run(["verify", "--repo", "away"]).success();
+    world.run(["restore", &second, "--repo", "away", "--to", "restored"]).success();
+    let restored: Vec<_> = files(&world.path("restored"));
+    assert!(restored.iter().any(|(_, bytes)| *bytes == noise(1 << 20, 5)));
+
+    let again = copy(&world, &["--quiet"]).success();
+    assert!(again.stdout.is_empty());
+    let again = copy(&world, &[]).success();
+    assert!(again.text().contains("copied 0 backups, found 2"), "{}", again.text());
+}
+
+#[test]
+fn one_backup_is_copied_by_name_and_the_rest_follows() {
+    let (world, first) = World::with_backup();
+    world.file("tree/more", noise(1 << 20, 5));
+    let second = world.create([world.path("tree").as_os_str()]);
+    let receipt = copy(&world, &["--json", "latest"]).success().json();
+    assert_eq!(receipt["backups"][0]["id"], second.as_str());
+    world.run(["verify", "--repo", "away", "--partial-history"]).success();
+    world.run(["verify", "--repo", "away"]).code(3);
+    world.run(["restore", "latest", "--repo", "away", "--to", "restored"]).success();
+    let receipt = copy(&world, &["--json", &first[..8]]).success().json();
+    assert_eq!(receipt["backups"].as_array().unwrap().len(), 1);
+    world.run(["verify", "--repo", "away"]).success();
+    copy(&world, &["ffffffff"]).code(1).says("backup not found: ffffffff");
+    copy(&world, &["ff"]).code(2);
+}
+
+#[test]
+fn what_cannot_be_copied_is_named() {
+    let (world, backup) = World::with_backup();
+    let (_, pack) =
+        files(&world.path("repository/packs")).into_iter().map(|(path, bytes)| (bytes.len(), path)).max().unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let mut bad = whole.clone();
+    bad[1000] ^= 1;
+    fs::write(&pack, bad).unwrap();
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let failed = copy(&world, &["--receipt", "receipt.json"]).code(3);
+    assert!(failed.text().contains(name) && failed.text().contains(&backup[..8]), "{}", failed.text());
+    let kept: Value = serde_json::from_slice(&fs::read(world.path("receipt.json")).unwrap()).unwrap();
+    assert_eq!((&kept["ok"], &kept["backups"][0]["status"]), (&Value::Bool(false), &"failed".into()));
+    assert!(kept["backups"][0]["copy"].is_null());
+    fs::write(&pack, whole).unwrap();
+    copy(&world, &[]).success();
+
+    // Another repository, nothing to copy from, nowhere to write to, a receipt that cannot be written.
+    let other = World::new();
+    let to = other.repository();
+    let arguments = ["copy", "--repo", "repository", "--to", to.to_str().unwrap()];
+    outcome(&mut world.bare(arguments)).code(1).says("another repository");
+    outcome(&mut world.bare(["copy", "--repo", "nowhere", "--to", "away"])).code(1).says("repository not found");
+    outcome(&mut world.bare(["copy", "--repo", "repository", "--to", ""])).code(2);
+    world.file("plain", "");
+    outcome(&mut world.bare(["copy", "--repo", "repository", "--to", "plain/away"])).code(1);
+    copy(&world, &["--receipt", "nowhere/receipt"]).code(1).says("cannot write receipt nowhere/receipt");
+}
