@@ -4,10 +4,12 @@ mod cat;
 mod completions;
 mod create;
 mod diff;
+mod export;
 mod init;
 mod key;
 mod list;
 mod man;
+mod repair;
 mod restore;
 mod show;
 mod stats;
@@ -29,6 +31,8 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Restore(arguments) => restore::run(context, arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
+        Command::Export(arguments) => export::run(context, arguments),
+        Command::Repair(arguments) => repair::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
         Command::Status(_) => status::run(context),
         Command::Stats(_) => stats::run(context),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_adapters::tree::SourceOptions;
-use backup_adapters::url::{local_path, redacted};
+use backup_adapters::url::{local_path, open_path, redacted};
 use backup_adapters::{LocalStorage, OsClock, create_url, open_url};
 use backup_core::Error;
 use backup_core::entropy::OsEntropy;
@@ -46,7 +46,7 @@ impl<'a> Context<'a> {
         // URLs are text; a path need not be.
         let storage = match url.to_str() {
             Some(url) => open_url(url),
-            None => LocalStorage::open(Path::new(url)).map(|storage| Arc::new(storage) as Arc<dyn Storage>),
+            None => open_path(Path::new(url)),
         };
         let locked = storage.and_then(|storage| LockedRepository::open(storage, environment()));
         // What people gave is the address, not the object or directory that is missing there.

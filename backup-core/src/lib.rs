@@ -35,6 +35,7 @@
     )
 )]
 
+pub mod archive;
 pub mod content;
 pub mod crypto;
 pub mod entropy;
@@ -55,6 +56,7 @@ pub mod time;
 
 mod chunk;
 mod compress;
+mod erasure;
 mod format;
 mod index;
 mod length;

@@ -28,11 +28,13 @@ pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};
 pub use self::handle::Repository;
+pub(crate) use self::handle::read_error;
 pub use self::init::InitOptions;
 pub use self::list::Entries;
 pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
 pub use self::read::{EntryReader, RestoreReport, Selection};
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
+pub(crate) use self::verify::read_closure;
 pub use self::verify::{
     AffectedEntry, Finding, FindingKind, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
 };

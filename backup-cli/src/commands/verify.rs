@@ -96,7 +96,7 @@ fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<V
 }
 
 /// Without the password there are commits in place of backups; their ids are the same.
-fn find_commits(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
+pub(crate) fn find_commits(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
     if names.is_empty() {
         return Ok(Vec::new());
     }

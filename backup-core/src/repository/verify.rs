@@ -15,4 +15,4 @@ mod structure;
 pub use self::ledger::VerificationLedger;
 pub use self::options::{Share, VerifyLevel, VerifyOptions};
 pub use self::report::{AffectedEntry, Finding, FindingKind, VerifyReport};
-pub(crate) use self::sites::{Site, without_password};
+pub(crate) use self::sites::{Site, read_closure, without_password};
