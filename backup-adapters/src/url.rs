@@ -4,13 +4,18 @@
 pub(crate) mod properties;
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backup_core::archive::ArchiveStorage;
+use backup_core::source::BlockSource;
 use backup_core::storage::Storage;
 use backup_core::{Error, Result};
 
+use crate::image::ImageSource;
 use crate::local::LocalStorage;
 
 /// The schemes that [`open_url`] and [`create_url`] know. Those of object storage need a feature: `s3`, `gs`, `az`, or
@@ -18,7 +23,8 @@ use crate::local::LocalStorage;
 pub const SCHEMES: &[&str] = &["file", "s3", "gs", "az"];
 
 /// Opens the storage at `url`: a plain path, `file:///absolute/path` with percent-encoding, or a bucket,
-/// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` (module `object`).
+/// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` (module `object`). A file or block device is an
+/// archive, which can only be read.
 ///
 /// # Errors
 ///
@@ -28,7 +34,39 @@ pub const SCHEMES: &[&str] = &["file", "s3", "gs", "az"];
 pub fn open_url(url: &str) -> Result<Arc<dyn Storage>> {
     match bucket(url)? {
         Some(storage) => Ok(storage),
-        None => Ok(Arc::new(LocalStorage::open(local_path(url)?)?)),
+        None => open_path(local_path(url)?),
+    }
+}
+
+/// As [`open_url`], for a path that need not be text.
+///
+/// # Errors
+///
+/// As [`LocalStorage::open`] and [`ArchiveStorage::open`].
+pub fn open_path(path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
+    let path = path.as_ref();
+    let is_archive = std::fs::metadata(path).is_ok_and(|metadata| {
+        let kind = metadata.file_type();
+        kind.is_file() || kind.is_block_device()
+    });
+    if is_archive {
+        return Ok(Arc::new(ArchiveStorage::open(open_archive(path)?, &path.display().to_string())?));
+    }
+    Ok(Arc::new(LocalStorage::open(path)?))
+}
+
+/// The bytes of an archive in a file or on a block device.
+///
+/// # Errors
+///
+/// [`Error::NotFound`] where it does not exist; [`Error::Source`] where it cannot be opened.
+pub fn open_archive(path: impl AsRef<Path>) -> Result<Arc<dyn BlockSource>> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    match ImageSource::open(path) {
+        Ok(source) => Ok(Arc::new(source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { what: "archive", name }),
+        Err(source) => Err(Error::Source { name, source }),
     }
 }
 

@@ -120,6 +120,8 @@ pub(crate) enum Command {
     Copy(Copy),
     Cat(Cat),
     Diff(Diff),
+    Export(Export),
+    Repair(Repair),
     Key(Key),
     Cache(Cache),
     Status(Status),
@@ -400,6 +402,47 @@ pub(crate) struct Diff {
     pub(crate) new: String,
 }
 
+/// Write backups to an archive: one file that mends itself; no password needed
+///
+/// The archive holds the encrypted objects as they are. Wherever --repo is read from, it can be named in place of a
+/// repository. It is written from the beginning to the end, so it can go to a pipe or a tape.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Ids of the backups, their unique beginnings, or `latest` [default: all backups]
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backups: Vec<String>,
+    /// A new file, or - for standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: PathBuf,
+    /// How much of the archive is error correction
+    #[arg(long, value_name = "PROFILE", default_value = "default")]
+    pub(crate) profile: ProfileName,
+}
+
+/// How much may be lost of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileName {
+    /// Any 4 MiB in one piece; 3 % more
+    Light,
+    /// Any 8 MiB in one piece; 6 % more
+    Default,
+    /// Any 16 MiB in one piece; 25 % more
+    Strong,
+}
+
+/// Say what is damaged in an archive, and write it anew as it was; no password needed
+///
+/// Exit code 3 tells that something is damaged (without --to), or lost for good.
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// The archive
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::FilePath)]
+    pub(crate) archive: PathBuf,
+    /// Write the repaired archive to a new file, or - for standard output [default: only say what is damaged]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: Option<PathBuf>,
+}
+
 /// Manage who can open the repository
 #[derive(Debug, Args)]
 pub(crate) struct Key {
@@ -586,6 +629,10 @@ mod tests {
             "backup restore latest --entry a --command -- psql -q",
             "backup cat latest a",
             "backup diff a b",
+            "backup export --to f",
+            "backup export latest abcd --to - --profile strong",
+            "backup repair f",
+            "backup repair f --to g",
             "backup key add --label x --new-password-file f",
             "backup key remove abc",
             "backup key list",
@@ -632,6 +679,9 @@ mod tests {
             "backup restore latest --command",
             "backup restore latest --to x --range 0:1",
             "backup restore latest --entry a --to x --range 5",
+            "backup export latest",
+            "backup export --to f --profile none",
+            "backup repair",
             "backup show latest --summary --long",
             "backup completions klingon",
             "backup cache",

@@ -6,10 +6,12 @@ mod completions;
 mod copy;
 mod create;
 mod diff;
+mod export;
 mod init;
 mod key;
 mod list;
 mod man;
+mod repair;
 mod restore;
 mod show;
 mod stats;
@@ -33,6 +35,8 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Copy(arguments) => copy::run(context, arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
+        Command::Export(arguments) => export::run(context, arguments),
+        Command::Repair(arguments) => repair::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
         Command::Cache(arguments) => cache::run(context, arguments.command),
         Command::Status(_) => status::run(context),

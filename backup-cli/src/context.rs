@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backup_adapters::limits::LimitedStorage;
 use backup_adapters::tree::SourceOptions;
-use backup_adapters::url::{is_remote, local_path, redacted};
+use backup_adapters::url::{is_remote, local_path, open_path, redacted};
 use backup_adapters::{Cache, CachedStorage, Limits, LocalStorage, OsClock, create_url, open_url};
 use backup_core::Error;
 use backup_core::entropy::OsEntropy;
@@ -98,7 +98,7 @@ impl<'a> Context<'a> {
         // URLs are text; a path need not be.
         let storage = match url.to_str() {
             Some(url) => open_url(url),
-            None => LocalStorage::open(Path::new(url)).map(|storage| Arc::new(storage) as Arc<dyn Storage>),
+            None => open_path(Path::new(url)),
         };
         // What people gave is the address, not the object or directory that is missing there.
         let named = |error| match error {

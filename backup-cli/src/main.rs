@@ -14,6 +14,7 @@ mod interrupt;
 mod output;
 mod password;
 mod selection;
+mod target;
 
 use std::process::ExitCode;
 

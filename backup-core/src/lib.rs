@@ -35,6 +35,7 @@
     )
 )]
 
+pub mod archive;
 pub mod content;
 pub mod copy;
 pub mod crypto;
@@ -56,6 +57,7 @@ pub mod time;
 
 mod chunk;
 mod compress;
+mod erasure;
 mod format;
 mod index;
 mod length;

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error", "extent", "length", "limits", "storage", "sync"],
     &["entropy", "id", "secret", "time"],
-    &["chunk", "compress", "crypto", "format"],
+    &["chunk", "compress", "crypto", "erasure", "format"],
     &["object"],
     &["content", "keys", "pack"],
     &["index", "progress", "session", "source"],
     &["repository"],
-    &["copy"],
+    &["archive", "copy"],
     &["testing"],
 ];
 

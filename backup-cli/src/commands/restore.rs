@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -23,6 +22,7 @@ use crate::input::standard_output;
 use crate::output::progress::Progress;
 use crate::output::{Output, json, text};
 use crate::selection::entry_path;
+use crate::target::{Sequential, takes_a_stream};
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Failure> {
     let paths = arguments.entry.iter().map(|path| entry_path(path)).collect::<Result<Vec<_>, _>>()?;
@@ -139,7 +139,7 @@ impl Restoration<'_> {
         }
         let sink = FileSink::create(target, self.policy()).map_err(failed)?.with_sync(self.arguments.sync);
         if self.arguments.range.is_some() {
-            let bytes = self.stream(entry, &mut Sequential { sink: &sink, offset: 0 }).map_err(renamed)?;
+            let bytes = self.stream(entry, &mut Sequential::new(&sink)).map_err(renamed)?;
             sink.finish(bytes).map_err(failed)?;
             return Ok(Done::one(bytes));
         }
@@ -190,32 +190,6 @@ fn refuse_repository(context: &Context<'_>, target: &Path) -> Result<(), Failure
             Err(Failure::usage(format!("{} lies in the repository", target.display())))
         }
         _ => Ok(()),
-    }
-}
-
-/// A pipe or a device such as a tape: written from the beginning to the end, never replaced.
-fn takes_a_stream(target: &Path) -> bool {
-    std::fs::metadata(target).is_ok_and(|metadata| {
-        let kind = metadata.file_type();
-        kind.is_fifo() || kind.is_char_device()
-    })
-}
-
-/// A file that is written in order.
-struct Sequential<'a> {
-    sink: &'a FileSink,
-    offset: u64,
-}
-
-impl Write for Sequential<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.sink.write_at(self.offset, data)?;
-        self.offset += data.len() as u64;
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The real binary, end to end.
 #![allow(missing_docs, reason = "tests")]
 
+mod archives;
 mod backups;
 mod bad_input;
 mod copies;
