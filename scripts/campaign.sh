@@ -7,6 +7,7 @@
 #   scripts/campaign.sh model            larger worlds of the model of the protocol, and the ways to what breaks without a rule
 #   scripts/campaign.sh simulation [N]   N worlds of processes that take turns, 20000 unless N says otherwise;
 #                                        SIMULATION_SEED=N repeats the world with that seed
+#   scripts/campaign.sh archive          an archive of 1 GiB, damaged and repaired (scripts/archive.sh)
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in
@@ -22,8 +23,13 @@ model)
 simulation)
     SIMULATION_SEEDS=${2:-20000} exec cargo test --release -p backup-core --all-features --test simulation -- --nocapture restores_until
     ;;
+archive)
+    BACKUP_CAMPAIGN=full cargo test -p backup-core --all-features --test archive -- --nocapture
+    cargo build --release -p backup-cli
+    exec scripts/archive.sh
+    ;;
 *)
-    sed -n '2,10p' "$0" >&2
+    sed -n '2,11p' "$0" >&2
     exit 2
     ;;
 esac

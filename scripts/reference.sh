@@ -25,6 +25,7 @@ fi
 check vectors
 check golden
 check hostile
+check archives
 
 target=${CARGO_TARGET_DIR:-target}
 binary=${BACKUP_BINARY:-$(ls -t "$target/release/backup" "$target/debug/backup" 2>/dev/null | head -n 1)}

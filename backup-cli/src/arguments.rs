@@ -121,7 +121,9 @@ pub(crate) enum Command {
     Cat(Cat),
     Diff(Diff),
     Export(Export),
+    Import(Import),
     Repair(Repair),
+    Scrub(Scrub),
     Key(Key),
     Cache(Cache),
     Status(Status),
@@ -430,6 +432,19 @@ pub(crate) enum ProfileName {
     Strong,
 }
 
+/// Copy the backups of an archive into a repository; no password needed
+///
+/// As `copy` from the archive: an empty place becomes the same repository, an earlier copy gets what it lacks.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The archive
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::FilePath)]
+    pub(crate) archive: PathBuf,
+    /// Ids of the backups, their unique beginnings, or `latest` [default: all backups]
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backups: Vec<String>,
+}
+
 /// Say what is damaged in an archive, and write it anew as it was; no password needed
 ///
 /// Exit code 3 tells that something is damaged (without --to), or lost for good.
@@ -441,6 +456,19 @@ pub(crate) struct Repair {
     /// Write the repaired archive to a new file, or - for standard output [default: only say what is damaged]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// Read every object of the repository, and repair what is damaged from parity; no password needed
+///
+/// Exit code 3 tells that something could not be repaired, or, with --dry-run, that something is damaged.
+#[derive(Debug, Args)]
+pub(crate) struct Scrub {
+    /// Make parity of objects that have none: any one object of some 256 MiB can then be lost, at 6 % more in large repositories
+    #[arg(long)]
+    pub(crate) add_parity: bool,
+    /// Change nothing, only say what is damaged and whether it can be repaired
+    #[arg(long, conflicts_with = "add_parity")]
+    pub(crate) dry_run: bool,
 }
 
 /// Manage who can open the repository
@@ -631,8 +659,13 @@ mod tests {
             "backup diff a b",
             "backup export --to f",
             "backup export latest abcd --to - --profile strong",
+            "backup import f",
+            "backup import f latest",
             "backup repair f",
             "backup repair f --to g",
+            "backup scrub",
+            "backup scrub --add-parity",
+            "backup scrub --dry-run",
             "backup key add --label x --new-password-file f",
             "backup key remove abc",
             "backup key list",
@@ -681,7 +714,9 @@ mod tests {
             "backup restore latest --entry a --to x --range 5",
             "backup export latest",
             "backup export --to f --profile none",
+            "backup import",
             "backup repair",
+            "backup scrub --add-parity --dry-run",
             "backup show latest --summary --long",
             "backup completions klingon",
             "backup cache",

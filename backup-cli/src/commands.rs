@@ -7,12 +7,14 @@ mod copy;
 mod create;
 mod diff;
 mod export;
+mod import;
 mod init;
 mod key;
 mod list;
 mod man;
 mod repair;
 mod restore;
+mod scrub;
 mod show;
 mod stats;
 mod status;
@@ -36,7 +38,9 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
         Command::Export(arguments) => export::run(context, arguments),
+        Command::Import(arguments) => import::run(context, arguments),
         Command::Repair(arguments) => repair::run(context, arguments),
+        Command::Scrub(arguments) => scrub::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
         Command::Cache(arguments) => cache::run(context, arguments.command),
         Command::Status(_) => status::run(context),

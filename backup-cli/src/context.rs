@@ -142,6 +142,13 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether it is an archive: a file or a block device.
+    pub(crate) fn is_archive(&self) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = self.local_path().and_then(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.file_type());
+        kind.is_some_and(|kind| kind.is_file() || kind.is_block_device())
+    }
+
     fn url(&self) -> Result<&OsStr, Failure> {
         match &self.global.repo {
             Some(url) if !url.is_empty() => Ok(url),

@@ -12,6 +12,8 @@ mod contents;
 mod export;
 mod geometry;
 mod layout;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod properties;
 mod record;
 mod repair;
 mod scan;

@@ -4,9 +4,11 @@
 //! Of `data` blocks of one length and `parity` blocks made of them, any `data` blocks give back the rest. Which ones are
 //! lost is known from their checks, so every parity block mends one loss.
 
+mod encoder;
 mod field;
 mod kernel;
 
+pub(crate) use self::encoder::Encoder;
 use self::field::{divide, multiply};
 pub(crate) use self::kernel::Product;
 

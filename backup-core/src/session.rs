@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use self::body::BackupBody;
 pub(crate) use self::closure::Closure;
 pub(crate) use self::commit::{Commit, NewCommit};
-pub(crate) use self::history::{History, Records, Signers, outcome_object};
+pub(crate) use self::history::{History, Records, Signers, open_outcome, outcome_object};
 pub(crate) use self::writer::{SessionWriter, probe};
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ const LAYERS: &[&[&str]] = &[
     &["content", "keys", "pack"],
     &["index", "progress", "session", "source"],
     &["repository"],
-    &["archive", "copy"],
+    &["copy"],
+    &["archive", "parity"],
     &["testing"],
 ];
 

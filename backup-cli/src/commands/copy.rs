@@ -32,7 +32,8 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Copy) -> Result<Exit, Failu
     Ok(Exit::complete(receipt.ok))
 }
 
-fn show(context: &Context<'_>, receipt: &CopyReceipt, seconds: f64) -> Result<(), Failure> {
+/// Shows what was copied.
+pub(crate) fn show(context: &Context<'_>, receipt: &CopyReceipt, seconds: f64) -> Result<(), Failure> {
     if context.output.is_json() {
         return context.output.json(receipt);
     }

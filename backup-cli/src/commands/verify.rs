@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Fai
     } else {
         let locked = context.locked()?;
         let backups = find_commits(&locked, &arguments.backup)?;
-        let options = options(arguments, level.unwrap_or(Level::Presence), backups)?;
+        let options = options(context, arguments, level.unwrap_or(Level::Presence), backups)?;
         let progress = Progress::start(context.output, "verifying");
         (Some(locked.verify(&options, &context.control(&progress))?), None)
     };
@@ -61,7 +61,7 @@ fn verify(
         .iter()
         .map(|name| Ok(repository.find_backup(name)?.id))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let options = options(arguments, level, backups)?;
+    let options = options(context, arguments, level, backups)?;
     let mut ledger: Option<VerificationLedger> = arguments.ledger.as_deref().map(ledger::read).transpose()?;
     let progress = Progress::start(context.output, "verifying");
     let report = repository.verify(&options, ledger.as_mut(), &context.control(&progress))?;
@@ -72,7 +72,12 @@ fn verify(
     Ok(report)
 }
 
-fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<VerifyOptions, Failure> {
+fn options(
+    context: &Context<'_>,
+    arguments: &Verify,
+    level: Level,
+    backups: Vec<BackupId>,
+) -> Result<VerifyOptions, Failure> {
     let mut options = VerifyOptions::default();
     options.level = match level {
         Level::Presence => VerifyLevel::Presence,
@@ -82,7 +87,8 @@ fn options(arguments: &Verify, level: Level, backups: Vec<BackupId>) -> Result<V
     };
     options.backups = backups;
     options.expected_head = arguments.expect_head;
-    options.partial_history = arguments.partial_history;
+    // An archive need not have all backups.
+    options.partial_history = arguments.partial_history || context.is_archive();
     options.share = match (arguments.sample, arguments.rotate_days) {
         (Some(fraction), _) => {
             let mut seed = [0; 8];

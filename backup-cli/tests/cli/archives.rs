@@ -25,7 +25,7 @@ fn an_archive_is_repaired_and_restored_from() {
     damaged.drain(100_000..100_100);
     fs::write(world.path("damaged"), &damaged).unwrap();
     let found = outcome(&mut world.bare(["repair", "damaged"])).code(3);
-    assert!(found.stdout.contains("nothing is lost"), "{}", found.stdout);
+    assert!(found.text().contains("nothing is lost"), "{}", found.text());
     let report = outcome(&mut world.bare(["repair", "damaged", "--to", "repaired", "--json"])).success().json();
     assert_eq!((&report["exact"], &report["complete"]), (&true.into(), &true.into()));
     assert!(fs::read(world.path("repaired")).unwrap() == bytes);
@@ -43,6 +43,13 @@ fn an_archive_is_repaired_and_restored_from() {
         }
         read(&["create", "tree"]).code(1).says("read-only");
     }
+    // Back into a repository, without the password.
+    let imported = outcome(&mut world.bare(["import", "damaged", "-r", "imported", "--json"])).success().json();
+    assert_eq!((&imported["ok"], imported["backups"].as_array().unwrap().len()), (&true.into(), 2));
+    world.run(["verify", "-r", "imported"]).success();
+    world.run(["create", "tree", "-r", "imported"]).success();
+    let again = outcome(&mut world.bare(["import", "archive", "-r", "imported", "--json"])).success().json();
+    assert_eq!(again["objects_copied"], 0);
     // One backup alone, to standard output.
     let mut command = world.bare(["export", "-r", "repository", &first[..8], "--to", "-", "--profile", "strong"]);
     let piped = command.output().unwrap();
@@ -51,8 +58,12 @@ fn an_archive_is_repaired_and_restored_from() {
     let listed = world.run(["list", "-r", "first", "--json"]).success().json();
     assert_eq!(listed["backups"][0]["id"], first.as_str());
     assert_eq!(listed["backups"].as_array().unwrap().len(), 1);
+    world.run(["verify", "-r", "first"]).success();
     world.run(["restore", "-r", "first", "latest", "--to", "first-restored"]).success();
-    assert_eq!(fs::read(world.path("first-restored/tree/hello.txt")).unwrap(), b"hello\n");
+    // It was made of an absolute path.
+    let hello = world.path("tree/hello.txt");
+    let restored = world.path("first-restored").join(hello.strip_prefix("/").unwrap());
+    assert_eq!(fs::read(restored).unwrap(), b"hello\n");
 }
 
 #[test]
@@ -64,7 +75,7 @@ fn what_is_lost_is_named_and_the_rest_is_kept() {
     bytes[1 << 20..end].fill(0);
     fs::write(world.path("damaged"), &bytes).unwrap();
     let found = outcome(&mut world.bare(["repair", "damaged", "--to", "rest"])).code(3);
-    assert!(found.stdout.contains("lost: packs/"), "{}", found.stdout);
+    assert!(found.text().contains("lost: packs/"), "{}", found.text());
     assert!(found.stderr.contains("cannot be made anew"), "{}", found.stderr);
     assert_eq!(fs::read(world.path("rest")).unwrap().len(), bytes.len());
     world.run(["verify", "-r", "rest", "--level", "bytes"]).code(3);
@@ -73,4 +84,31 @@ fn what_is_lost_is_named_and_the_rest_is_kept() {
     outcome(&mut world.bare(["repair", "other"])).code(3).says("no block of an archive");
     world.run(["list", "-r", "other"]).code(3).says("no block of an archive");
     outcome(&mut world.bare(["repair", "absent"])).code(1).says("absent");
+}
+
+#[test]
+fn a_repository_mends_itself_with_parity() {
+    let (world, _) = World::with_backup();
+    world.run(["verify"]).success();
+    // No password, here neither.
+    let scrub =
+        |arguments: &[&str]| outcome(&mut world.bare(["scrub", "-r", "repository", "--json"].iter().chain(arguments)));
+    let none = scrub(&[]).success().json();
+    assert_eq!((&none["protected"], &none["ok"]), (&0.into(), &true.into()));
+    let made = scrub(&["--add-parity"]).success().json();
+    assert_eq!((&made["unprotected"], &made["parity_added"]), (&0.into(), &1.into()));
+    let files = world.repository_files();
+    let (name, bytes) = files.iter().find(|(name, _)| name.to_string_lossy().contains("packs/")).unwrap();
+    let path = world.repository().join(name);
+    let mut changed = bytes.clone();
+    changed[bytes.len() / 2] ^= 1;
+    fs::write(&path, changed).unwrap();
+    scrub(&["--dry-run"]).code(3);
+    world.run(["verify"]).code(3);
+    let mended = scrub(&[]).success().json();
+    assert_eq!((&mended["repaired"], &mended["findings"][0]["repaired"]), (&1.into(), &true.into()));
+    assert!(fs::read(&path).unwrap() == *bytes);
+    fs::remove_file(&path).unwrap();
+    scrub(&[]).success();
+    world.run(["verify"]).success();
 }

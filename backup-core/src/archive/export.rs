@@ -19,7 +19,7 @@ use crate::length::to_u64;
 use crate::limits;
 use crate::progress::Event;
 use crate::repository::{Control, LockedRepository, read_closure, read_error};
-use crate::session::{Commit, History};
+use crate::session::{Commit, History, outcome_object};
 use crate::storage::{Key, Storage, list_all};
 
 /// How an archive is written.
@@ -83,7 +83,7 @@ pub fn export(
     sink: &mut dyn Write,
     control: &Control,
 ) -> Result<ExportReport> {
-    let history = repository.history(control)?;
+    let history = repository.with_records(control, History::read)?;
     if let Some(missing) = options.backups.iter().find(|wanted| !history.commits.contains_key(*wanted)) {
         return Err(Error::not_found("backup", missing));
     }
@@ -92,7 +92,7 @@ pub fn export(
     let (critical, others, small) = gather(repository, &history, &commits, control)?;
     let layout = Layout::new(&critical, &others, options.profile)?;
     let mut id = [0; 16];
-    repository.environment().entropy.fill(&mut id)?;
+    repository.environment.entropy.fill(&mut id)?;
     let expected = others.iter().fold(0u64, |sum, record| sum.saturating_add(record.size));
     control.event(&Event::Expected { entries: 0, bytes: expected });
     let mut writer = BlockWriter::new(sink, Identity { id, geometry: layout.geometry })?;
@@ -100,7 +100,7 @@ pub fn export(
         control.cancel().check()?;
         match step {
             Step::Object(placed) => {
-                let bytes = object(repository.storage(), placed, &small, control)?;
+                let bytes = object(&*repository.storage, placed, &small, control)?;
                 write_record(&mut writer, &placed.record, &bytes)?;
                 control.event(&Event::Stored { bytes: placed.record.size });
             }
@@ -153,14 +153,14 @@ fn object(storage: &dyn Storage, placed: &Placed, small: &BTreeMap<Key, Bytes>, 
 type Gathered = (Vec<Record>, Vec<Record>, BTreeMap<Key, Bytes>);
 
 fn gather(repository: &LockedRepository, history: &History, commits: &[Commit], control: &Control) -> Result<Gathered> {
-    let storage = repository.storage();
+    let storage = &*repository.storage;
     let mut small = BTreeMap::new();
     let mut keep = |key: Key, bytes: Bytes| -> Record {
         let record = Record { key: Some(key.clone()), size: to_u64(bytes.len()), hash: hash::digest(&bytes) };
         small.insert(key, bytes);
         record
     };
-    let mut critical = vec![keep(Place::Config.key(), repository.config_bytes().clone())];
+    let mut critical = vec![keep(Place::Config.key(), repository.config_bytes.clone())];
     for (prefix, limit) in [(layout::SLOTS, limits::SLOT), (layout::KEYRINGS, limits::KEYRING)] {
         for object in list_all(storage, prefix).map_err(|source| Error::list(prefix, source))? {
             // What is no slot or keyring by its key, or too large to be one, opens nothing.
@@ -174,7 +174,10 @@ fn gather(repository: &LockedRepository, history: &History, commits: &[Commit], 
     let mut places: BTreeSet<Place> = history.indexes.iter().map(|name| Place::Index(*name)).collect();
     for commit in commits {
         control.cancel().check()?;
-        critical.push(keep(commit.place().key(), repository.outcome(history, commit)?));
+        critical.push(keep(
+            commit.place().key(),
+            repository.with_records(control, |records| outcome_object(records, history, commit))?,
+        ));
         packs.extend(read_closure(storage, commit, control)?.packs);
         places.insert(Place::Body(commit.content.body));
         places.insert(Place::Closure(commit.content.closure));

@@ -121,6 +121,26 @@ fn check(checked: &[u8], key: &[u8]) -> [u8; 16] {
     out
 }
 
+/// Gives every record and the end of `data` the check that its bytes have: so that a fuzzer reaches what is behind.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn make_checks_fit(data: &mut [u8]) {
+    let step = usize::try_from(ALIGNMENT).unwrap_or(64);
+    for at in (0..data.len()).step_by(step) {
+        let Some(rest) = data.get_mut(at..) else { return };
+        let (covered, key) = if rest.starts_with(&MAGIC) {
+            let length = rest.get(16..18).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_le_bytes(*bytes));
+            (CHECKED, rest.get(FIXED..).and_then(|key| key.get(..usize::from(length))).unwrap_or_default().to_vec())
+        } else if rest.starts_with(&END_MAGIC) {
+            (48, Vec::new())
+        } else {
+            continue;
+        };
+        let Some((checked, behind)) = rest.split_at_mut_checked(covered) else { continue };
+        let check = check(checked, &key);
+        behind.iter_mut().zip(check).for_each(|(out, byte)| *out = byte);
+    }
+}
+
 /// A record and where its header begins in the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {

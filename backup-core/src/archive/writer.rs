@@ -4,12 +4,9 @@ use std::io::Write;
 
 use crate::archive::block::{HEADER_LENGTH, Header, Identity, PAYLOAD_LENGTH};
 use crate::archive::geometry::Group;
-use crate::erasure::Code;
+use crate::erasure::{Code, Encoder};
 use crate::error::{Error, Result};
 use crate::length::{index, to_u64};
-
-/// Data blocks of each stripe that wait to be encoded together.
-const BATCH: usize = 16;
 
 /// Turns data into blocks. Memory: 16 data blocks and the parity blocks of each stripe.
 pub(crate) struct BlockWriter<'w> {
@@ -23,30 +20,7 @@ pub(crate) struct BlockWriter<'w> {
     /// Data blocks of the group that were written.
     in_group: u64,
     payload: Vec<u8>,
-    stripes: Vec<Stripe>,
-}
-
-/// What is kept of one stripe.
-struct Stripe {
-    /// Data blocks that entered the parity.
-    encoded: u8,
-    waiting: Vec<Vec<u8>>,
-    parity: Vec<Vec<u8>>,
-}
-
-impl Stripe {
-    fn new(rows: u8) -> Self {
-        Self { encoded: 0, waiting: Vec::new(), parity: vec![vec![0; PAYLOAD_LENGTH]; usize::from(rows)] }
-    }
-
-    fn encode(&mut self, code: Code) {
-        let waiting: Vec<&[u8]> = self.waiting.iter().map(Vec::as_slice).collect();
-        if !waiting.is_empty() {
-            code.encoding(self.encoded, waiting.len()).add(&waiting, &mut self.parity);
-            self.encoded = self.encoded.saturating_add(u8::try_from(waiting.len()).unwrap_or(u8::MAX));
-            self.waiting.clear();
-        }
-    }
+    stripes: Vec<Encoder>,
 }
 
 impl<'w> BlockWriter<'w> {
@@ -62,7 +36,7 @@ impl<'w> BlockWriter<'w> {
             group: geometry.group(0),
             in_group: 0,
             payload: Vec::with_capacity(PAYLOAD_LENGTH),
-            stripes: (0..geometry.depth).map(|_| Stripe::new(geometry.rows)).collect(),
+            stripes: (0..geometry.depth).map(|_| Encoder::new(code, PAYLOAD_LENGTH)).collect(),
         })
     }
 
@@ -98,10 +72,7 @@ impl<'w> BlockWriter<'w> {
         let depth = u64::from(self.identity.geometry.depth).max(1);
         let stripe = self.in_group.checked_rem(depth).unwrap_or_default();
         if let Some(stripe) = self.stripes.get_mut(index(u32::try_from(stripe).unwrap_or_default())) {
-            stripe.waiting.push(payload);
-            if stripe.waiting.len() >= BATCH {
-                stripe.encode(self.code);
-            }
+            stripe.add(payload);
         }
         self.block = self.block.saturating_add(1);
         self.in_group = self.in_group.saturating_add(1);
@@ -113,7 +84,6 @@ impl<'w> BlockWriter<'w> {
 
     fn end_group(&mut self) -> Result<()> {
         let geometry = self.identity.geometry;
-        self.stripes.iter_mut().for_each(|stripe| stripe.encode(self.code));
         let depth = usize::from(geometry.depth).max(1);
         let behind = usize::try_from(self.group.data.checked_rem(u64::from(geometry.depth)).unwrap_or_default());
         let behind = behind.unwrap_or_default();
@@ -121,13 +91,13 @@ impl<'w> BlockWriter<'w> {
             // The turn of stripes goes on from data to parity.
             for turn in 0..depth {
                 let stripe = behind.saturating_add(turn).checked_rem(depth).unwrap_or_default();
-                let parity = self.stripes.get(stripe).and_then(|stripe| stripe.parity.get(row));
+                let parity = self.stripes.get_mut(stripe).and_then(|stripe| stripe.parity().get(row));
                 let parity = parity.ok_or(Error::Internal("a stripe without its parity"))?;
                 write_block(self.sink, &Header { identity: self.identity, block: self.block }, parity)?;
                 self.block = self.block.saturating_add(1);
             }
         }
-        self.stripes.iter_mut().for_each(|stripe| *stripe = Stripe::new(geometry.rows));
+        self.stripes.iter_mut().for_each(|stripe| *stripe = Encoder::new(self.code, PAYLOAD_LENGTH));
         self.group_number = self.group_number.saturating_add(1);
         self.group = geometry.group(self.group_number);
         self.in_group = 0;

@@ -148,31 +148,6 @@ impl LockedRepository {
         verify::without_password(&site, options, control, &self.environment)
     }
 
-    /// Where it is.
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        &*self.storage
-    }
-
-    /// What it runs on.
-    pub(crate) const fn environment(&self) -> &Environment {
-        &self.environment
-    }
-
-    /// The object `config`.
-    pub(crate) const fn config_bytes(&self) -> &bytes::Bytes {
-        &self.config_bytes
-    }
-
-    /// What happened so far.
-    pub(crate) fn history(&self, control: &Control) -> Result<History> {
-        History::read(&Records { storage: &*self.storage, signers: &self.signers, each: &each(control) })
-    }
-
-    /// The outcome object of a valid commit, from its slot or from where a collection put it.
-    pub(crate) fn outcome(&self, history: &History, commit: &Commit) -> Result<bytes::Bytes> {
-        history.outcome(&*self.storage, &self.signers, commit)
-    }
-
     /// Unlocks with a password or recovery key.
     ///
     /// # Errors

@@ -137,36 +137,6 @@ impl History {
         Ok(history)
     }
 
-    /// The outcome object of a valid commit: that in its slot, or, where a collection deleted the slot, the copy in the
-    /// checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] where it is in neither; [`Error::Storage`].
-    pub(crate) fn outcome(&self, storage: &dyn Storage, signers: &Signers, commit: &Commit) -> Result<bytes::Bytes> {
-        let key = commit.place().key();
-        if let Some(bytes) = read(storage, &key, limits::COMMIT)?
-            && Commit::id_of(&bytes) == commit.id
-        {
-            return Ok(bytes);
-        }
-        let name = Place::CollectionOutcome(self.newest_final).key();
-        if self.newest_final > 0
-            && let Some(bytes) = read(storage, &name, limits::COLLECTION)?
-            && let CollectionOutcome::Final(newest) = collection::read_outcome(
-                &bytes,
-                &signers.maintenance,
-                signers.repository,
-                self.newest_final,
-                name.as_str(),
-            )?
-            && let Some(found) = newest.checkpoint.into_iter().find(|bytes| Commit::id_of(bytes) == commit.id)
-        {
-            return Ok(found.into());
-        }
-        Err(Error::damaged("session outcome", key, "it is missing"))
-    }
-
     /// Commits that no other known commit names: what a new commit names.
     pub(crate) fn heads(&self) -> Vec<BackupId> {
         let named: BTreeSet<&BackupId> = self.valid.values().flat_map(|commit| &commit.content.heads).collect();

@@ -23,6 +23,7 @@ pub use self::formats::{backup_body, cbor, closure, config, is_structured, key_s
 pub use self::objects::{decompress, index_segment, pack, sealed_object};
 pub use self::seeds::seeds;
 pub use self::text::text;
+pub use crate::archive::properties::archive;
 pub use crate::content::properties::{entry, page};
 
 pub(crate) use self::reference::{Item, without_ignorable};
@@ -33,7 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub type Property = fn(&[u8]);
 
 /// Every property of this crate that needs no repository, by the name of its target.
-pub const PROPERTIES: [(&str, Property); 14] = [
+pub const PROPERTIES: [(&str, Property); 16] = [
+    ("archive", archive),
     ("backup_body", backup_body),
     ("cbor", cbor),
     ("closure", closure),
@@ -45,10 +47,16 @@ pub const PROPERTIES: [(&str, Property); 14] = [
     ("keyring", keyring),
     ("pack", pack),
     ("page", page),
+    ("parity", parity),
     ("record", record),
     ("sealed_object", sealed_object),
     ("text", text),
 ];
+
+/// A parity object is refused or, written again, the same bytes.
+pub fn parity(bytes: &[u8]) {
+    crate::parity::property(bytes);
+}
 
 /// What was read. An error must blame the bytes, not the program, the storage or the caller.
 pub(crate) fn judged<T>(result: Result<T>) -> Option<T> {

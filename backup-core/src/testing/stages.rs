@@ -12,6 +12,7 @@ use crate::content::{CatalogueReader, EncodedEntry, StreamContentBuilder};
 use crate::content::{CatalogueRoot, ChunkRef, Content, Entry, EntrySorter, PageRef, PageSource, PageStore, Refs};
 use crate::crypto::AeadProvider;
 use crate::entropy::Entropy;
+use crate::erasure::Code;
 use crate::error::{Error, Result};
 use crate::format::config::{ChunkingParameters, Padding};
 use crate::format::layout::Place;
@@ -43,6 +44,44 @@ impl Chunker {
     #[must_use]
     pub fn cut(&self, input: &[u8]) -> usize {
         self.0.cut(input, true).unwrap_or(0)
+    }
+}
+
+/// The code of archives and parity.
+#[derive(Debug)]
+pub struct ErrorCorrection(Code);
+
+impl ErrorCorrection {
+    /// A code; `None` where the field is too small for it.
+    #[must_use]
+    pub fn new(data: u8, parity: u8) -> Option<Self> {
+        Code::new(data, parity).map(Self)
+    }
+
+    /// Adds the parity of `blocks` to `parity`, sixteen blocks at a time as a writer does.
+    pub fn encode(&self, blocks: &[&[u8]], parity: &mut [Vec<u8>]) {
+        for (number, part) in (0u8..).step_by(16).zip(blocks.chunks(16)) {
+            self.0.encoding(number, part.len()).add(part, parity);
+        }
+    }
+
+    /// Makes the blocks `lost` of `data` anew, of all others and of as many of `parity`.
+    #[must_use]
+    pub fn recover(&self, data: &[&[u8]], parity: &[&[u8]], lost: &[u8]) -> Vec<Vec<u8>> {
+        let (mut known, mut inputs) = (Vec::new(), Vec::new());
+        for (number, block) in (0u8..=u8::MAX).zip(data) {
+            if !lost.contains(&number) {
+                known.push(number);
+                inputs.push(*block);
+            }
+        }
+        inputs.extend(parity.iter().take(lost.len()));
+        let rows: Vec<u8> = (0u8..=u8::MAX).take(parity.len()).collect();
+        let mut out = vec![vec![0; data.first().map_or(0, |block| block.len())]; lost.len()];
+        if let Some(recovery) = self.0.recovery(&known, lost, &rows) {
+            recovery.add(&inputs, &mut out);
+        }
+        out
     }
 }
 

@@ -22,6 +22,8 @@ use crate::testing;
 pub fn seeds(repository: &Repository) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let storage = &*repository.inner.storage;
     let mut seeds = made()?;
+    seeds.extend(crate::archive::properties::seeds().into_iter().map(|seed| ("archive", seed)));
+    seeds.push(("parity", crate::parity::seed()));
     let objects = list_all(storage, "").expect("the storage can be listed");
     for object in objects {
         let Some(place) = Place::parse(&object.key) else { continue };
