@@ -197,7 +197,9 @@ def parity_block(m: int, row: int, data: list[bytes]) -> bytes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m reference.archive", description="Read an archive; all of it in memory.")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m reference.archive", description="Read an archive; all of it in memory."
+    )
     parser.add_argument("archive", type=Path)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--to", type=Path, help="new directory: the repository that is in it")

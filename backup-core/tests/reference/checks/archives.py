@@ -28,7 +28,9 @@ def stream(objects: dict[str, bytes], outcomes: list[str]) -> bytes:
     slots = [key for key in objects if key.startswith("keys/")]
     keyrings = [key for key in objects if key.startswith("keyring/")]
     critical = ["config", *slots, *keyrings, *outcomes]
-    others = [key for prefix in ("index/", "bodies/", "closures/", "packs/") for key in objects if key.startswith(prefix)]
+    others = [
+        key for prefix in ("index/", "bodies/", "closures/", "packs/") for key in objects if key.startswith(prefix)
+    ]
     entries = sum(50 + len(key) for key in critical * 3 + others)
     table_length = len(record(b"", bytes(16 + entries)))
     placed, position, tables = [], 0, []
