@@ -25,7 +25,7 @@ fn an_archive_is_repaired_and_restored_from() {
     damaged.drain(100_000..100_100);
     fs::write(world.path("damaged"), &damaged).unwrap();
     let found = outcome(&mut world.bare(["repair", "damaged"])).code(3);
-    assert!(found.stdout.contains("nothing is lost"), "{}", found.stdout);
+    assert!(found.text().contains("nothing is lost"), "{}", found.text());
     let report = outcome(&mut world.bare(["repair", "damaged", "--to", "repaired", "--json"])).success().json();
     assert_eq!((&report["exact"], &report["complete"]), (&true.into(), &true.into()));
     assert!(fs::read(world.path("repaired")).unwrap() == bytes);
@@ -64,7 +64,7 @@ fn what_is_lost_is_named_and_the_rest_is_kept() {
     bytes[1 << 20..end].fill(0);
     fs::write(world.path("damaged"), &bytes).unwrap();
     let found = outcome(&mut world.bare(["repair", "damaged", "--to", "rest"])).code(3);
-    assert!(found.stdout.contains("lost: packs/"), "{}", found.stdout);
+    assert!(found.text().contains("lost: packs/"), "{}", found.text());
     assert!(found.stderr.contains("cannot be made anew"), "{}", found.stderr);
     assert_eq!(fs::read(world.path("rest")).unwrap().len(), bytes.len());
     world.run(["verify", "-r", "rest", "--level", "bytes"]).code(3);
