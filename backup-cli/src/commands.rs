@@ -31,10 +31,10 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Create(arguments) => create::run(context, arguments),
         Command::List(arguments) => list::run(context, arguments),
         Command::Show(arguments) => show::run(context, arguments),
-        // Copies say nothing about what is on the storage.
+        // What is kept here says nothing about what is on the storage.
         Command::Verify(arguments) => verify::run(&context.without_cache(), arguments),
         Command::Restore(arguments) => restore::run(context, arguments),
-        Command::Copy(arguments) => copy::run(context, arguments),
+        Command::Copy(arguments) => copy::run(&context.without_cache(), arguments),
         Command::Cat(arguments) => cat::run(context, arguments),
         Command::Diff(arguments) => diff::run(context, arguments),
         Command::Export(arguments) => export::run(context, arguments),

@@ -85,11 +85,12 @@ impl<'a> Context<'a> {
 
     /// The place that backups are copied to, which may be new.
     pub(crate) fn destination(&self, url: &OsStr) -> Result<Arc<dyn Storage>, Failure> {
-        match url.to_str() {
-            Some("") => Err(Failure::usage("--to is empty")),
-            Some(url) => Ok(create_url(url)?),
-            None => Ok(Arc::new(LocalStorage::create(Path::new(url))?)),
-        }
+        let storage: Arc<dyn Storage> = match url.to_str() {
+            Some("") => return Err(Failure::usage("--to is empty")),
+            Some(url) => create_url(url)?,
+            None => Arc::new(LocalStorage::create(Path::new(url))?),
+        };
+        self.equipped(url, storage)
     }
 
     /// The repository without its password.

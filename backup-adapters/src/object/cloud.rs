@@ -50,7 +50,7 @@ fn missing(cloud: Cloud) -> Error {
         Cloud::Azure => ("az", "az"),
     };
     Error::Unsupported {
-        what: "storage address".into(),
+        what: "storage address",
         name: format!("{scheme}://: this program was built without the feature \"{feature}\" of backup-adapters"),
     }
 }
@@ -128,6 +128,10 @@ fn azure(
             _ => {}
         }
         builder = builder.with_config(key, value);
+    }
+    // Where a machine of this cloud gets its credentials.
+    if let Some((_, endpoint)) = options.variables(&address.environment, "IDENTITY_ENDPOINT").next() {
+        builder = builder.with_msi_endpoint(endpoint);
     }
     builder = builder.with_container_name(&address.bucket);
     if let Some(account) = &address.account {

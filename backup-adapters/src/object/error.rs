@@ -46,6 +46,23 @@ impl Problem {
         matches!(self.kind, Kind::Passing)
     }
 
+    /// As the answer to a put: nothing is looked for there but the bucket, and nothing must be absent unless that was
+    /// asked for, which is dealt with before.
+    pub(super) fn of_put(mut self) -> Self {
+        match self.kind {
+            Kind::NotFound => {
+                self.kind = Kind::Other;
+                self.words = "the bucket does not exist".to_owned();
+            }
+            Kind::Exists => {
+                self.kind = Kind::Passing;
+                self.words = "another request for the same object was under way".to_owned();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// A try that took too long.
     pub(super) fn timeout(time: Duration) -> Self {
         Self::passing(format!("no answer within {} s", time.as_secs()))
@@ -158,6 +175,9 @@ impl Seen {
         if matches!(code, "ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException") {
             return (Kind::Denied, self.with_server("the credentials have expired"));
         }
+        if self.status == Some(409) && matches!(code, "ConditionalRequestConflict" | "OperationAborted") {
+            return (Kind::Passing, self.with_server("another request for the same object was under way"));
+        }
         match error {
             object_store::Error::NotFound { .. } => return (Kind::NotFound, "no such object".to_owned()),
             object_store::Error::AlreadyExists { .. }
@@ -268,6 +288,7 @@ mod tests {
             ("429 Too Many Requests", "", Kind::Passing, "throttles"),
             ("500 Internal Server Error", "InternalError", Kind::Passing, "server failed"),
             ("507 Insufficient Storage", "", Kind::Full, "no space"),
+            ("409 Conflict", "ConditionalRequestConflict", Kind::Passing, "under way"),
             ("501 Not Implemented", "NotImplemented", Kind::Other, "cannot do"),
             ("301 Moved", "PermanentRedirect", Kind::Other, "region"),
             ("400 Bad Request", "InvalidArgument", Kind::Other, "refused"),

@@ -26,7 +26,7 @@ impl ObjectOptions {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).filter(|(name, _)| {
                 // With a prefix of the address before it.
-                ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|beginning| name.contains(beginning))
+                ["AWS_", "GOOGLE_", "AZURE_", "IDENTITY_ENDPOINT"].iter().any(|beginning| name.contains(beginning))
             });
         Self { variables: variables.collect(), retry: RetryPolicy::default() }
     }

@@ -8,6 +8,7 @@ use backup_core::entropy::{Entropy, OsEntropy};
 use backup_core::storage::{Capabilities, Key, ListPage, ObjectInfo, PutMode, Storage, StorageError};
 use backup_core::{Error, Result};
 use bytes::Bytes;
+use object_store::PutMultipartOptions;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{
@@ -150,14 +151,21 @@ impl Inner {
         let size = length(&bytes);
         let put = || async {
             let put = self.bucket.put_opts(path, PutPayload::from_bytes(bytes.clone()), PutOptions::default());
-            put.await.map(drop).map_err(Problem::from)
+            put.await.map(drop).map_err(|error| Problem::from(error).of_put())
         };
         self.policy.repeat(size, put).await
     }
 
     /// Parts are seen by nobody until all of them are there.
     async fn replace_by_parts(&self, path: &Path, bytes: &Bytes) -> Result<(), StorageError> {
-        let begin = || async { self.bucket.create_multipart(path).await.map_err(Problem::from) };
+        let creation = random()?;
+        // Azure takes none with parts, and needs none: there, parts can be put together as often as one likes.
+        let attributes = if self.cloud == Cloud::Azure { Attributes::new() } else { marked(&creation) };
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let begin = || async {
+            let begin = self.bucket.create_multipart_opts(path, options.clone());
+            begin.await.map_err(|error| Problem::from(error).of_put())
+        };
         let upload = self.policy.repeat(0, begin).await?;
         let result = async {
             let mut parts = Vec::new();
@@ -174,7 +182,14 @@ impl Inner {
             };
             self.policy.repeat(0, complete).await
         };
-        let result = result.await;
+        let result = match result.await {
+            // An upload that was completed is forgotten. It may be that this was done and the answer was lost.
+            Err(StorageError::NotFound) => match self.creation(path).await {
+                Ok(Some(found)) if found == creation => return Ok(()),
+                _ => Err(StorageError::Transient("the server forgot the parts of an upload".into())),
+            },
+            result => result,
+        };
         if result.is_err() {
             // What remains of an upload that was given up costs money and hurts nobody; buckets can be told to remove it.
             let _ = self.bucket.abort_multipart(path, &upload).await;
@@ -188,9 +203,7 @@ impl Inner {
     /// it; then the object tells by its metadata that it is ours.
     async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), StorageError> {
         let creation = random()?;
-        let mut attributes = Attributes::new();
-        attributes.insert(Attribute::Metadata(CREATION.into()), creation.clone().into());
-        let options = PutOptions { mode: CloudMode::Create, attributes, ..PutOptions::default() };
+        let options = PutOptions { mode: CloudMode::Create, attributes: marked(&creation), ..PutOptions::default() };
         let size = length(&bytes);
         let (mut number, mut is_open) = (0, false);
         loop {
@@ -209,7 +222,7 @@ impl Inner {
                     }
                     Err(error) => return Err(transient(error)),
                 },
-                Err(problem) => problem,
+                Err(problem) => problem.of_put(),
             };
             is_open |= problem.may_pass();
             if problem.may_pass() && self.policy.again(number).await {
@@ -368,6 +381,13 @@ fn transient(error: StorageError) -> StorageError {
         error @ StorageError::Transient(_) => error,
         error => StorageError::Transient(Box::new(error)),
     }
+}
+
+/// The metadata of an object that this call creates.
+fn marked(creation: &str) -> Attributes {
+    let mut attributes = Attributes::new();
+    attributes.insert(Attribute::Metadata(CREATION.into()), creation.to_owned().into());
+    attributes
 }
 
 fn random() -> Result<String, StorageError> {

@@ -26,6 +26,8 @@ pub fn storage_url(bytes: &[u8]) {
             assert!(matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Unsupported), "{error:?}");
         }
     }
+    #[cfg(feature = "object-client")]
+    bucket_address(url);
     let shown = redacted(url);
     assert_eq!(redacted(&shown), shown);
     // The same bytes around secrets, wherever an address has them.
@@ -41,10 +43,29 @@ pub fn storage_url(bytes: &[u8]) {
         format!("https://host/{user}?{rest}{SECRET}"),
         format!("https://host/{user}#{rest}{SECRET}"),
         format!("https://{user}:{SECRET}@{rest}?{SECRET}#{SECRET}"),
+        format!("s3://bucket/{user}?{rest}={SECRET}"),
     ] {
         assert!(!redacted(&url).contains(SECRET), "{url} is shown as {}", redacted(&url));
         if let Err(error) = local_path(&url) {
             assert!(!format!("{error} {error:?}").contains(SECRET), "{url}: {error:?}");
         }
+        #[cfg(feature = "object-client")]
+        if let Err(error) = crate::object::Address::parse(&url) {
+            assert!(!format!("{error} {error:?}").contains(SECRET), "{url}: {error:?}");
+        }
+    }
+}
+
+/// The address of a bucket is refused or has one, and its prefix is one that no server or proxy changes.
+#[cfg(feature = "object-client")]
+fn bucket_address(url: &str) {
+    match crate::object::Address::parse(url) {
+        Ok(None) => {}
+        Ok(Some(address)) => {
+            assert!(!address.bucket.is_empty() && !address.bucket.contains(['/', '@', '?', '#']), "{url}");
+            let is_plain = |component: &str| !matches!(component, "" | "." | "..");
+            assert!(address.prefix.is_empty() || address.prefix.split('/').all(is_plain), "{url}");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}"),
     }
 }

@@ -72,6 +72,30 @@ fn a_bucket_is_a_repository() {
     again.code(1).says("already exists");
 }
 
+/// To a bucket, and from there to a third place, without the password; what comes back is what was there.
+#[test]
+fn backups_are_copied_to_a_bucket_and_back() {
+    let Some(server) = S3Server::get() else { return };
+    let (world, backup) = World::with_backup();
+    let bucket = format!("s3://bucket/{}?endpoint={}", S3Server::prefix(), server.endpoint());
+    let back = world.path("back");
+    let copy = |from: &OsStr, to: &OsStr| {
+        let mut command = world.bare(["copy".as_ref(), "-r".as_ref(), from, "--to".as_ref(), to]);
+        command.envs(ENVIRONMENT).env("BACKUP_CACHE_DIR", world.path("cache"));
+        outcome(&mut command).success();
+    };
+    for _ in 0..2 {
+        copy(world.repository().as_os_str(), bucket.as_ref());
+    }
+    copy(bucket.as_ref(), back.as_os_str());
+    assert!(!world.path("cache").exists(), "copying keeps nothing here");
+    let mut list = world.command(["--json", "list"]);
+    let list = outcome(list.env("BACKUP_REPO", &back)).success().json();
+    assert_eq!(list["backups"][0]["id"], backup.as_str());
+    let mut verify = world.command(["verify"]);
+    outcome(verify.env("BACKUP_REPO", &back)).success();
+}
+
 #[test]
 fn what_is_wrong_with_a_bucket_is_said() {
     let Some(remote) = Remote::new() else { return };
