@@ -630,7 +630,8 @@ fn a_parent_is_looked_for_in_a_bounded_number_of_backups() {
     taken_over(&repository, &["etc"], true);
     (0..63).for_each(|_| drop(dump(&repository)));
     assert_eq!(taken_over(&repository, &["etc"], true).1, 5000, "the 64th");
-    let newest = (0..64).map(|_| dump(&repository)).last().unwrap();
+    let mut newest = dump(&repository);
+    (1..64).for_each(|_| newest = dump(&repository));
     let (backup, unchanged) = taken_over(&repository, &["etc"], true);
     assert_eq!((backup.parent, unchanged), (Some(newest.id), 0), "the 65th");
 }
