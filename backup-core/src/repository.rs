@@ -37,7 +37,6 @@ pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
 pub(crate) use self::parallel::{POISONED, each, for_each, lock};
 pub use self::read::{EntryReader, RestoreReport, Selection};
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
-pub(crate) use self::verify::read_closure;
 pub use self::verify::{
     AffectedEntry, Finding, FindingKind, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
 };
