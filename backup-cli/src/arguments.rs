@@ -217,7 +217,7 @@ pub(crate) struct Create {
     pub(crate) files: Files,
 
     /// Compare with this backup to skip unchanged files, or `none` to read everything
-    /// [default: the newest backup of the same kind and host]
+    /// [default: for each path the newest backup of the same kind and host that has it]
     #[arg(long, value_name = "BACKUP", help_heading = "Engine")]
     pub(crate) parent: Option<String>,
     /// Compression level, from -7 (fast) to 19 (small) [default: the repository's]

@@ -84,6 +84,12 @@ pub trait BlockSink: Send + Sync {
 /// A tree of files to back up, walked in the order of [`EntryPath`]: every directory directly before
 /// its contents.
 pub trait TreeSource {
+    /// The paths at which the walk begins, where it knows them before it begins: the backup that each is compared
+    /// with is chosen by its root. Empty where the walk has one root only, or its nodes stand at the top.
+    fn roots(&self) -> Vec<EntryPath> {
+        Vec::new()
+    }
+
     /// The next node, or `None` after the last.
     ///
     /// A problem ends only the node that it names: it is recorded, the backup is marked incomplete,

@@ -566,6 +566,76 @@ fn unchanged_files_are_not_read_again() {
     }
 }
 
+/// What a backup of `names` takes over and names as its parent; each is a directory with a file of 5000 bytes.
+fn taken_over(repository: &Repository, names: &[&str], says_roots: bool) -> (Backup, u64) {
+    let nodes = names.iter().enumerate().flat_map(|(seed, name)| {
+        let file = Node::file(&format!("{name}/f"), noise(seed as u64, 5000)).stamped(1000, 1);
+        [Node::directory(name), file]
+    });
+    let tree = Tree::new(nodes.collect());
+    let mut tree = if says_roots { tree.with_roots(names) } else { tree };
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_tree(&mut tree).unwrap();
+    let expected = session.parent().map(|parent| parent.id);
+    let backup = session.commit().unwrap();
+    assert_eq!(backup.parent, expected);
+    let unchanged = backup.statistics.bytes_unchanged;
+    assert_eq!(unchanged + backup.statistics.bytes_read, 5000 * names.len() as u64);
+    (backup, unchanged)
+}
+
+fn dump(repository: &Repository) -> Backup {
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_stream(path("dump"), &mut &b"rows"[..]).unwrap();
+    session.commit().unwrap()
+}
+
+/// Backups of different sources of one host alternate, and each finds its own.
+#[test]
+fn every_root_has_the_newest_parent_that_has_it() {
+    let repository = repository();
+    let first_dump = dump(&repository);
+    let (etc, unchanged) = taken_over(&repository, &["etc"], true);
+    // Nothing has it: the newest stands in.
+    assert_eq!((etc.parent, unchanged), (Some(first_dump.id), 0));
+    let (home, _) = taken_over(&repository, &["home"], true);
+    dump(&repository);
+    let (second, unchanged) = taken_over(&repository, &["etc"], true);
+    assert_eq!((second.parent, unchanged), (Some(etc.id), 5000));
+    dump(&repository);
+    // A tree that does not say where it begins is found by its first node.
+    let (third, unchanged) = taken_over(&repository, &["etc"], false);
+    assert_eq!((third.parent, unchanged), (Some(second.id), 5000));
+    dump(&repository);
+    // Each root has its own; the backup names the newest of them. One that is new has none.
+    let (all, unchanged) = taken_over(&repository, &["etc", "new"], true);
+    assert_eq!((all.parent, unchanged), (Some(third.id), 5000));
+    let etc_home = [Node::directory("etc"), Node::file("etc/f", noise(0, 5000)).stamped(1000, 1)];
+    let home_nodes = [Node::directory("home"), Node::file("home/f", noise(0, 5000)).stamped(1000, 1)];
+    let mut session = repository.begin(options(1)).unwrap();
+    let nodes = etc_home.into_iter().chain(home_nodes).collect();
+    session.add_tree(&mut Tree::new(nodes).with_roots(&["home", "etc"])).unwrap();
+    let both = session.commit().unwrap();
+    assert_eq!((both.parent, both.statistics.bytes_unchanged), (Some(all.id), 10_000), "home is of {}", home.id);
+    // Another host's backups are none of ours.
+    let mut session = repository.begin(options(1).with_host("other")).unwrap();
+    session.add_tree(&mut Tree::new(vec![Node::directory("etc")]).with_roots(&["etc"])).unwrap();
+    assert_eq!(session.commit().unwrap().parent, None);
+    assert_sound(&repository);
+}
+
+#[test]
+fn a_parent_is_looked_for_in_a_bounded_number_of_backups() {
+    let repository = repository();
+    taken_over(&repository, &["etc"], true);
+    (0..63).for_each(|_| drop(dump(&repository)));
+    assert_eq!(taken_over(&repository, &["etc"], true).1, 5000, "the 64th");
+    let mut newest = dump(&repository);
+    (1..64).for_each(|_| newest = dump(&repository));
+    let (backup, unchanged) = taken_over(&repository, &["etc"], true);
+    assert_eq!((backup.parent, unchanged), (Some(newest.id), 0), "the 65th");
+}
+
 /// A file system's clock has ticks: a write within the tick of the reading, that keeps the length, changes no time.
 #[test]
 fn a_file_that_changed_just_before_it_was_read_is_read_again() {

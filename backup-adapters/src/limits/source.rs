@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use backup_core::content::EntryPath;
 use backup_core::extent::Extent;
 use backup_core::source::{BlockSource, FileContent, OpenContent, TreeNode, TreeProblem, TreeSource};
 
@@ -78,6 +79,10 @@ impl<T: TreeSource> LimitedTree<T> {
 }
 
 impl<T: TreeSource> TreeSource for LimitedTree<T> {
+    fn roots(&self) -> Vec<EntryPath> {
+        self.inner.roots()
+    }
+
     fn next_node(&mut self) -> Option<Result<TreeNode, TreeProblem>> {
         let mut node = self.inner.next_node()?;
         if let Ok(node) = &mut node

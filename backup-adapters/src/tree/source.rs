@@ -240,6 +240,10 @@ impl FileTreeSource {
 }
 
 impl TreeSource for FileTreeSource {
+    fn roots(&self) -> Vec<EntryPath> {
+        self.roots.as_slice().iter().filter_map(|root| root.path.clone()).collect()
+    }
+
     fn next_node(&mut self) -> Option<std::result::Result<TreeNode, TreeProblem>> {
         if let Some(problem) = self.problem.take() {
             return Some(Err(problem));

@@ -26,6 +26,7 @@ mod validate;
 mod writer;
 
 pub(crate) use self::reader::{ArrayReader, MapReader, Value, decode};
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use self::validate::validate;
 pub(crate) use self::writer::{ArrayWriter, MapWriter, encode_map, encode_map_with_capacity};
 

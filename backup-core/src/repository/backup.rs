@@ -31,7 +31,8 @@ pub struct Backup {
     pub started: Timestamp,
     /// When it was committed.
     pub finished: Timestamp,
-    /// The backup that it was made relative to. It does not depend on it.
+    /// The backup that it was made relative to. It does not depend on it. Where its trees were found in different ones
+    /// ([`Parent::Newest`](crate::repository::Parent::Newest)), the newest of them.
     pub parent: Option<BackupId>,
     /// Amounts.
     pub statistics: BackupStatistics,

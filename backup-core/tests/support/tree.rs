@@ -111,6 +111,7 @@ impl Node {
 #[derive(Default)]
 pub struct Tree {
     nodes: std::vec::IntoIter<Result<Node, (String, io::ErrorKind)>>,
+    roots: Vec<EntryPath>,
     /// Bytes that were read from files.
     pub read: Arc<AtomicU64>,
     /// Files that were opened.
@@ -125,11 +126,21 @@ impl Tree {
     }
 
     pub fn in_given_order(nodes: Vec<Result<Node, (String, io::ErrorKind)>>) -> Self {
-        Self { nodes: nodes.into_iter(), read: Arc::default(), opened: Arc::default() }
+        Self { nodes: nodes.into_iter(), roots: Vec::new(), read: Arc::default(), opened: Arc::default() }
+    }
+
+    /// Says where it begins.
+    pub fn with_roots(mut self, roots: &[&str]) -> Self {
+        self.roots = roots.iter().map(|root| path(root)).collect();
+        self
     }
 }
 
 impl TreeSource for Tree {
+    fn roots(&self) -> Vec<EntryPath> {
+        self.roots.clone()
+    }
+
     fn next_node(&mut self) -> Option<Result<TreeNode, TreeProblem>> {
         let node = match self.nodes.next()? {
             Ok(node) => node,

@@ -8,15 +8,16 @@ use std::sync::Mutex;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::content::{Entry, EntryPath};
+use crate::content::EntryPath;
 use crate::crypto::hash;
 use crate::error::Result;
 use crate::id::Digest;
 use crate::repository::parallel::lock;
+use crate::repository::write::parent::ParentEntry;
 use crate::source::TreeNode;
 
 /// Later names, in the order of the walk, and what the parent backup has at their paths.
-pub(crate) type LaterNames = VecDeque<(TreeNode, Option<Entry>)>;
+pub(crate) type LaterNames = VecDeque<(TreeNode, Option<ParentEntry>)>;
 
 /// What became of the files of a walk, as far as their later names must know.
 #[derive(Default)]

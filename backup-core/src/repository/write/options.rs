@@ -33,7 +33,10 @@ pub struct BackupOptions {
 pub enum Parent {
     /// None: everything is read. What the repository has is still not stored twice.
     None,
-    /// The newest backup of the same kind and host, if there is one.
+    /// For every root of a tree ([`TreeSource::roots`](crate::source::TreeSource::roots)) the newest backup of the same
+    /// kind and host that has an entry there, of the last 64 of them. So backups of different sources of one host may
+    /// alternate. Where none has one, and for streams and images, of which nothing is taken over from a parent that
+    /// was not named, it is the newest.
     Newest,
     /// This one. Change maps need it.
     Backup(BackupId),

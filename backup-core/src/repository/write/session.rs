@@ -17,8 +17,8 @@ use crate::repository::handle::{Inner, Repository};
 use crate::repository::parallel::{POISONED, lock};
 use crate::repository::view;
 use crate::repository::write::collected::Collected;
-use crate::repository::write::options::{BackupOptions, Parent};
-use crate::repository::write::parent::newest_like;
+use crate::repository::write::options::BackupOptions;
+use crate::repository::write::parent::Parents;
 use crate::repository::write::store::ChunkStore;
 use crate::repository::write::stream::{StreamWriter, queue_depth};
 use crate::repository::write::{blocks, stream, tree};
@@ -35,8 +35,8 @@ pub struct BackupSession {
     writer: SessionWriter,
     pub(crate) options: BackupOptions,
     /// What it may refer to.
-    history: History,
-    parent: Option<Backup>,
+    pub(crate) history: History,
+    pub(crate) parents: Parents,
     started: Timestamp,
     names: BTreeSet<EntryPath>,
     /// A failed operation may have left claims without chunks: nothing can be committed then.
@@ -58,14 +58,14 @@ impl BackupSession {
         let (writer, history) = inner.with_records(&control, |records| {
             SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
         })?;
-        let (parent, store) = Self::prepare(inner, &options, writer.session, &history)
+        let (parents, store) = Self::prepare(inner, &options, writer.session, &history)
             .inspect_err(|_| writer.abandon(&*inner.storage))?;
         Ok(Self {
             repository: repository.clone(),
             history,
             writer,
             options,
-            parent,
+            parents,
             started,
             names: BTreeSet::new(),
             failed: AtomicBool::new(false),
@@ -75,33 +75,28 @@ impl BackupSession {
         })
     }
 
-    /// What a session needs besides its mark: the parent, and a store on an index of what may be referred to.
+    /// What a session needs besides its mark: its parents, and a store on an index of what may be referred to.
     fn prepare(
         inner: &Arc<Inner>,
         options: &BackupOptions,
         session: SessionId,
         history: &History,
-    ) -> Result<(Option<Backup>, ChunkStore)> {
+    ) -> Result<(Parents, ChunkStore)> {
         let control = &options.control;
         let view = view::for_writing(inner, history, control)?;
-        let parent = match &options.parent {
-            Parent::None => None,
-            Parent::Newest => newest_like(inner, history, options)?,
-            Parent::Backup(id) => {
-                let commit = history.commits.get(id).ok_or_else(|| Error::not_found("backup", id))?;
-                Some(inner.read_backup(commit, control)?)
-            }
-        };
+        let parents = Parents::find(inner, history, options)?;
         let level = options.compression_level.unwrap_or(inner.config.compression_level);
         // What may be referred to is less than what can be read: other readers of the handle do not see it.
         let store = ChunkStore::new(Arc::clone(inner), session, level, control.clone(), view.index, view.orphans)?;
-        Ok((parent, store))
+        Ok((parents, store))
     }
 
-    /// The backup that this one is made relative to.
+    /// The backup that this one is made relative to: the one that was named, or with
+    /// [`Parent::Newest`](crate::repository::Parent::Newest) the newest of those that its trees were found in so far.
+    /// Where none was, it is the newest of the same kind and host. [`Backup::parent`] will name it.
     #[must_use]
-    pub const fn parent(&self) -> Option<&Backup> {
-        self.parent.as_ref()
+    pub fn parent(&self) -> Option<&Backup> {
+        self.parents.named()
     }
 
     /// Backs up a stream as one entry, to its end.
@@ -130,7 +125,7 @@ impl BackupSession {
     ///
     /// Ranges reported as [`Unchanged`](crate::extent::ExtentKind::Unchanged) are those of the entry of
     /// the same path in the [parent](Self::parent), which must have the same length and be named:
-    /// [`Parent::Backup`]. The newest backup may be another than the source compares with.
+    /// [`Parent::Backup`](crate::repository::Parent::Backup). The newest backup may be another than the source compares with.
     ///
     /// # Errors
     ///
@@ -199,7 +194,7 @@ impl BackupSession {
             labels: self.options.labels.clone(),
             started: self.started,
             finished,
-            parent: self.parent.as_ref().map(|parent| parent.id),
+            parent: self.parents.named().map(|parent| parent.id),
             catalogue,
             amounts: statistics.to_amounts(),
             problems: problems.first.iter().map(|p| (p.name.clone(), p.message.clone())).collect(),

@@ -4,7 +4,6 @@
 //! that it had not just been changed then, and that the repository still has every chunk of it.
 
 use std::io;
-use std::iter::Peekable;
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
@@ -23,7 +22,7 @@ use crate::repository::write::assembler::Assembler;
 use crate::repository::write::blocks::{Image, leaf_span, read_blocks};
 use crate::repository::write::collected::Collected;
 use crate::repository::write::hard_links::{FirstNames, LaterName, LaterNames};
-use crate::repository::write::parent::ParentEntries;
+use crate::repository::write::parent::{ParentEntries, ParentEntry};
 use crate::repository::write::read_at::ReadAt;
 use crate::repository::write::session::BackupSession;
 use crate::repository::write::store::{ChunkStore, StoreWorker};
@@ -42,12 +41,27 @@ struct Walk<'env> {
     small: u64,
     gear: &'env Arc<Gear>,
     names: &'env FirstNames,
-    /// When the parent backup began.
-    parent_started: Option<Timestamp>,
 }
 
 /// Backs up a tree.
 pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource) -> Result<()> {
+    let mut roots = source.roots();
+    let mut first = None;
+    while roots.is_empty() {
+        match source.next_node() {
+            Some(Ok(node)) => {
+                roots.push(node.path.clone());
+                first = Some(Ok(node));
+            }
+            Some(Err(problem)) => session.record_problem(&problem.name, &error_chain(&problem.error)),
+            None => return Ok(()),
+        }
+        session.control.cancel().check()?;
+    }
+    roots.sort_unstable();
+    let chosen = roots.iter().map(|root| session.choose_parent(root)).collect::<Result<Vec<_>>>()?;
+    let mut roots = roots.iter().zip(chosen).peekable();
+    let session = &*session;
     let store = &session.store;
     let gear = session.gear();
     let names = FirstNames::default();
@@ -59,21 +73,24 @@ pub(crate) fn add_tree(session: &mut BackupSession, source: &mut dyn TreeSource)
         small: to_u64(gear.minimum()),
         gear: &gear,
         names: &names,
-        parent_started: session.parent().map(|parent| parent.started),
     };
     let mut later = LaterNames::new();
-    let mut parent: Option<Peekable<ParentEntries<'_>>> = None;
+    let mut parent: Option<(usize, ParentEntries<'_>)> = None;
+    let mut nodes = first.into_iter().chain(std::iter::from_fn(|| source.next_node()));
     with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
-        while let Some(node) = source.next_node() {
+        for node in &mut nodes {
             session.control.cancel().check()?;
             match node {
                 Err(problem) => walk.problem(&problem.name, &error_chain(&problem.error)),
                 Ok(node) => {
-                    let entries = match &mut parent {
-                        Some(entries) => entries,
-                        none => none.insert(session.parent_entries(&node.path).into_iter().flatten().peekable()),
-                    };
-                    let before = session.same_path(entries, &node.path);
+                    // The root of this node, and with it what it is compared with.
+                    while let Some((_, chosen)) = roots.next_if(|(root, _)| **root <= node.path) {
+                        if chosen != parent.as_ref().map(|(current, _)| *current) {
+                            let entries = chosen.and_then(|chosen| session.parent_entries(chosen, &node.path));
+                            parent = chosen.zip(entries);
+                        }
+                    }
+                    let before = parent.as_mut().and_then(|(_, entries)| session.same_path(entries, &node.path));
                     if node.hard_link.is_some() {
                         later.push_back((node, before));
                     } else {
@@ -123,7 +140,7 @@ impl<'env> Walk<'env> {
         Ok(())
     }
 
-    fn node(self, node: TreeNode, before: Option<Entry>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
+    fn node(self, node: TreeNode, before: Option<ParentEntry>, queue: &Queue<'env, '_, StoreWorker>) -> Result<()> {
         let TreeNode { path, kind, attributes, size, content, hard_link: _ } = node;
         let mut entry = Entry::new(path, kind);
         entry.attributes = attributes;
@@ -132,11 +149,11 @@ impl<'env> Walk<'env> {
             return self.insert(&entry);
         };
         if let Some(before) = before
-            && self.is_same_file(&entry, size, &before)
-            && self.refer_all(&before.content)?
+            && is_same_file(&entry, size, &before)
+            && self.refer_all(&before.entry.content)?
         {
-            entry.content = before.content;
-            entry.digest = before.digest;
+            entry.content = before.entry.content;
+            entry.digest = before.entry.digest;
             self.collected.unchanged_bytes(size);
             self.store.control().event(&Event::Bytes { count: size, kind: ExtentKind::Unchanged });
             return self.insert(&entry);
@@ -287,24 +304,6 @@ impl<'env> Walk<'env> {
         }
     }
 
-    /// Whether the file system says that nothing changed since the parent backup read it.
-    fn is_same_file(self, entry: &Entry, size: u64, before: &Entry) -> bool {
-        let (now, then) = (&entry.attributes, &before.attributes);
-        let is_settled = |changed: Timestamp| {
-            self.parent_started.is_some_and(|started| started.seconds_since(changed) >= COARSEST_TICK)
-        };
-        entry.kind == EntryKind::File
-            && before.kind == EntryKind::File
-            && before.hard_link.is_none()
-            && !before.inconsistent
-            && before.size() == size
-            && now.modified.is_some()
-            && now.modified == then.modified
-            && now.changed.is_some_and(is_settled)
-            && now.changed == then.changed
-            && now.inode == then.inode
-    }
-
     /// Marks every chunk of a content as needed; `false` where one is missing.
     fn refer_all(self, content: &Content) -> Result<bool> {
         let mut whole = true;
@@ -338,6 +337,22 @@ impl<'env> Walk<'env> {
     fn problem(self, name: &str, message: &str) {
         self.collected.problem(self.store.control(), name, message);
     }
+}
+
+/// Whether the file system says that nothing changed since the parent backup read it.
+fn is_same_file(entry: &Entry, size: u64, ParentEntry { entry: before, started }: &ParentEntry) -> bool {
+    let (now, then) = (&entry.attributes, &before.attributes);
+    let is_settled = |changed: Timestamp| started.seconds_since(changed) >= COARSEST_TICK;
+    entry.kind == EntryKind::File
+        && before.kind == EntryKind::File
+        && before.hard_link.is_none()
+        && !before.inconsistent
+        && before.size() == size
+        && now.modified.is_some()
+        && now.modified == then.modified
+        && now.changed.is_some_and(is_settled)
+        && now.changed == then.changed
+        && now.inode == then.inode
 }
 
 /// Whether a file goes on behind its length: those of `/proc` announce nothing and hold something.
