@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use backup_core::id::{BackupId, SlotId};
-use backup_core::repository::BackupKind;
+use backup_core::repository::{BackupKind, Shard};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -296,6 +296,13 @@ pub(crate) struct Verify {
     /// The repository is a copy of some backups of another: those that they name need not be here
     #[arg(long)]
     pub(crate) partial_history: bool,
+    /// Only what belongs to one of several shards, such as 2/8; together they cover everything once
+    #[arg(long, value_name = "NUMBER/COUNT", conflicts_with = "compare")]
+    pub(crate) shard: Option<Shard>,
+    /// Verify nothing, but join the JSON reports of all shards
+    #[arg(long, value_name = "REPORT", num_args = 1.., value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["shard", "compare", "level", "backup", "sample", "rotate_days", "expect_head"])]
+    pub(crate) merge: Vec<PathBuf>,
     /// Compare a backup (the newest unless --backup names one) with live data: the path it was
     /// made of; may be repeated
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]

@@ -55,9 +55,7 @@ impl<'a> Context<'a> {
 
     /// Limits, and for remote repositories copies, before `storage`.
     fn equipped(&self, url: &OsStr, storage: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, Failure> {
-        let is_limited = self.global.limit_upload.is_some() || self.global.limit_download.is_some();
-        let storage: Arc<dyn Storage> =
-            if is_limited { Arc::new(LimitedStorage::new(storage, Arc::clone(&self.limits))) } else { storage };
+        let storage = self.limited(storage);
         if !self.uses_cache || !url.to_str().is_some_and(is_remote) {
             return Ok(storage);
         }
@@ -73,6 +71,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    fn limited(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        let is_limited = self.global.limit_upload.is_some() || self.global.limit_download.is_some();
+        if is_limited { Arc::new(LimitedStorage::new(storage, Arc::clone(&self.limits))) } else { storage }
+    }
+
     /// The place of a repository that will be created.
     pub(crate) fn new_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
         let url = self.url()?;
@@ -83,14 +86,15 @@ impl<'a> Context<'a> {
         self.equipped(url, storage)
     }
 
-    /// The place that backups are copied to, which may be new.
+    /// The place that backups are copied to, which may be new. Nothing of it is kept here: what is verified there
+    /// must be read there.
     pub(crate) fn destination(&self, url: &OsStr) -> Result<Arc<dyn Storage>, Failure> {
         let storage: Arc<dyn Storage> = match url.to_str() {
             Some("") => return Err(Failure::usage("--to is empty")),
             Some(url) => create_url(url)?,
             None => Arc::new(LocalStorage::create(Path::new(url))?),
         };
-        self.equipped(url, storage)
+        Ok(self.limited(storage))
     }
 
     /// The repository without its password.

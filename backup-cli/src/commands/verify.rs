@@ -2,6 +2,7 @@
 
 mod compare;
 mod ledger;
+mod merge;
 
 use backup_core::entropy::{Entropy, OsEntropy};
 use backup_core::id::BackupId;
@@ -17,6 +18,11 @@ use crate::output::progress::Progress;
 use crate::output::{json, text};
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Failure> {
+    if !arguments.merge.is_empty() {
+        let report = merge::run(&arguments.merge)?;
+        show(context, report.ok, Some(&report), None)?;
+        return Ok(Exit::complete(report.ok));
+    }
     let level = match arguments.level {
         Some(level) => Some(level),
         None if arguments.compare.is_empty() => Some(Level::Content),
@@ -89,6 +95,7 @@ fn options(
     options.expected_head = arguments.expect_head;
     // An archive need not have all backups.
     options.partial_history = arguments.partial_history || context.is_archive();
+    options.shard = arguments.shard;
     options.share = match (arguments.sample, arguments.rotate_days) {
         (Some(fraction), _) => {
             let mut seed = [0; 8];

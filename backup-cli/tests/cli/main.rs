@@ -18,6 +18,7 @@ mod restores;
 #[cfg(feature = "object")]
 #[path = "../../../backup-adapters/tests/support/s3.rs"]
 mod s3;
+mod shards;
 mod verification;
 
 #[cfg(feature = "object")]

@@ -89,6 +89,11 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
+    /// Whether it holds entries.
+    pub(crate) const fn is_leaf(&self) -> bool {
+        self.height == 1
+    }
+
     /// What the root must hold.
     pub(crate) fn root(root: &CatalogueRoot) -> Self {
         Self { page: root.page, height: root.height, entries: root.entries, first: None, end: None }

@@ -62,11 +62,13 @@ impl Repository {
         let inner = &*self.inner;
         let environment = &inner.environment;
         let site = Site { storage: &*inner.storage, signers: &inner.signers, config_hash: inner.config_hash };
-        let findings = Findings::new(options, environment);
+        let findings = Findings::new(inner.config.repository, options, environment);
         check_keys(&site, Some(inner), &findings)?;
         let present = presence(&site, options, control, &findings)?;
         if options.level >= VerifyLevel::Bytes {
-            small_objects(&site, &present, control, &findings)?;
+            findings.set_shared(false);
+            small_objects(&site, &present, options, control, &findings)?;
+            findings.set_shared(true);
             if let Some(commit) = present.history.in_order().last()
                 && let Err(error) = inner.check_keyring_is_not_older(commit, control)
             {
@@ -81,14 +83,11 @@ impl Repository {
         if let Some(index) = &index {
             check_sizes(index, &present, &damaged, &findings)?;
         }
+        findings.set_shared(false);
         if options.level >= VerifyLevel::Bytes {
-            let (chosen, all) = ledger::choose(
-                options.share,
-                &present.packs,
-                &present.stored,
-                ledger.as_deref_mut(),
-                environment.now(),
-            );
+            let packs = present.packs_of(options);
+            let (chosen, all) =
+                ledger::choose(options.share, &packs, &present.stored, ledger.as_deref_mut(), environment.now());
             findings.count(|report| report.partial |= !all)?;
             let total =
                 chosen.iter().filter_map(|name| present.packs.get(name)).fold(0u64, |a, b| a.saturating_add(*b));
@@ -105,11 +104,20 @@ impl Repository {
         if let Some(index) = index {
             let mut damage = std::mem::take(&mut *lock(&damaged)?);
             damage.packs.extend(&present.lost);
-            let mut walk = Walk::new(&self.inner, &index, &damage, control, &findings);
-            for commit in &present.commits {
-                // A closure that cannot be read was reported.
-                let closure = read_closure(&*inner.storage, commit, control).ok();
-                walk.backup(commit, closure.as_ref())?;
+            let walk = |others: bool| {
+                let mut walk = Walk::new(&self.inner, &index, &damage, control, &findings, options.shard, others);
+                present.commits.iter().try_for_each(|commit| {
+                    // A closure that cannot be read was reported.
+                    let closure = read_closure(&*inner.storage, commit, control).ok();
+                    walk.backup(commit, closure.as_ref())
+                })
+            };
+            walk(false)?;
+            // What this shard found may hurt entries that others look at.
+            if options.shard.is_some() && !findings.is_ok()? {
+                findings.set_muted(true);
+                walk(true)?;
+                findings.set_muted(false);
             }
         }
         findings.finish(&present.history, &*inner.storage, environment)

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::format::layout::Place;
 use crate::id::BackupId;
+use crate::repository::verify::shard::Shard;
 
 /// How thoroughly to verify. Each level does what those before it do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,6 +61,8 @@ pub struct VerifyOptions {
     pub expected_head: Option<BackupId>,
     /// The repository is a copy of only some of the backups of another: commits that others name need not be there.
     pub partial_history: bool,
+    /// Only what belongs to this shard. The reports of all shards are [merged](super::VerifyReport::merge).
+    pub shard: Option<Shard>,
 }
 
 impl VerifyOptions {
@@ -94,6 +98,18 @@ impl VerifyOptions {
     pub const fn with_partial_history(mut self, partial: bool) -> Self {
         self.partial_history = partial;
         self
+    }
+
+    /// Sets the shard.
+    #[must_use]
+    pub const fn with_shard(mut self, shard: Shard) -> Self {
+        self.shard = Some(shard);
+        self
+    }
+
+    /// Whether an object is looked at.
+    pub(crate) fn has(&self, place: &Place) -> bool {
+        self.shard.is_none_or(|shard| shard.has_text(place.key().as_str()))
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What a verification found.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
@@ -8,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::content::EntryPath;
 use crate::crypto::hash;
 use crate::error::{Error, Result};
-use crate::id::{BackupId, Digest};
+use crate::id::{BackupId, Digest, RepositoryId};
 use crate::repository::backup::error_chain;
 use crate::repository::environment::Environment;
 use crate::repository::parallel::{POISONED, lock};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
+use crate::repository::verify::shard::Shard;
 use crate::session::History;
 use crate::storage::Storage;
 use crate::time::Timestamp;
@@ -21,8 +23,12 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
+    /// The repository.
+    pub repository: RepositoryId,
     /// How thorough it was.
     pub level: VerifyLevel,
+    /// The shard that was looked at; `None` for everything.
+    pub shard: Option<Shard>,
     /// Whether nothing was found.
     pub ok: bool,
     /// Whether only a share of the packs was read, or only some backups were looked at.
@@ -116,21 +122,29 @@ impl FindingKind {
 /// Findings and amounts that gather on several threads.
 pub(crate) struct Findings {
     state: Mutex<VerifyReport>,
+    /// Findings about what everybody looks at are those of one shard.
+    is_shared: AtomicBool,
+    /// Nothing is found or counted; only what is hurt is still noted.
+    is_muted: AtomicBool,
     /// Hashes of what was found, so that nothing is counted twice.
     known: Mutex<HashSet<Digest>>,
 }
 
 /// Findings that are listed.
-const LISTED: usize = 1000;
+pub(super) const LISTED: usize = 1000;
 /// Entries that a finding lists.
-const LISTED_ENTRIES: usize = 100;
+pub(super) const LISTED_ENTRIES: usize = 100;
 
 impl Findings {
-    pub(crate) fn new(options: &VerifyOptions, environment: &Environment) -> Self {
+    pub(crate) fn new(repository: RepositoryId, options: &VerifyOptions, environment: &Environment) -> Self {
         let now = environment.now();
         Self {
             known: Mutex::default(),
+            is_shared: AtomicBool::new(true),
+            is_muted: AtomicBool::new(false),
             state: Mutex::new(VerifyReport {
+                repository,
+                shard: options.shard,
                 level: options.level,
                 ok: true,
                 partial: !options.backups.is_empty(),
@@ -150,10 +164,13 @@ impl Findings {
     /// Adds a finding, once.
     pub(crate) fn add(&self, kind: FindingKind, object: &str, message: &str) -> Result<()> {
         let parts = [kind.name().as_bytes(), b"\0", object.as_bytes(), b"\0", message.as_bytes()];
-        if !lock(&self.known)?.insert(hash::digest_of_parts(&parts)) {
+        if self.is_muted.load(Ordering::Relaxed) || !lock(&self.known)?.insert(hash::digest_of_parts(&parts)) {
             return Ok(());
         }
         let mut report = lock(&self.state)?;
+        if self.is_shared.load(Ordering::Relaxed) && report.shard.is_some_and(|shard| !shard.has_text(object)) {
+            return Ok(());
+        }
         report.ok = false;
         if report.findings.len() < LISTED {
             report.findings.push(Finding {
@@ -204,7 +221,33 @@ impl Findings {
         Ok(())
     }
 
+    /// Whether what is looked at from here on is looked at by every shard, or by this one alone.
+    pub(crate) fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// Whether findings and counts are those of another shard from here on.
+    pub(crate) fn set_muted(&self, is_muted: bool) {
+        self.is_muted.store(is_muted, Ordering::Relaxed);
+    }
+
+    /// Calls `report` with nothing found or counted where `mute` says so.
+    pub(crate) fn muted<T>(&self, mute: bool, report: impl FnOnce() -> T) -> T {
+        let before = self.is_muted.load(Ordering::Relaxed);
+        self.set_muted(before || mute);
+        let result = report();
+        self.set_muted(before);
+        result
+    }
+
+    pub(crate) fn is_ok(&self) -> Result<bool> {
+        Ok(lock(&self.state)?.ok)
+    }
+
     pub(crate) fn count(&self, count: impl FnOnce(&mut VerifyReport)) -> Result<()> {
+        if self.is_muted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         count(&mut *lock(&self.state)?);
         Ok(())
     }

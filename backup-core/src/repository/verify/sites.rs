@@ -39,6 +39,17 @@ pub(crate) struct Present {
     pub(crate) lost: BTreeSet<ObjectName>,
 }
 
+impl Present {
+    /// The packs that are read.
+    pub(crate) fn packs_of(&self, options: &VerifyOptions) -> BTreeMap<ObjectName, u64> {
+        self.packs
+            .iter()
+            .filter(|(name, _)| options.has(&Place::Pack(**name)))
+            .map(|(name, size)| (*name, *size))
+            .collect()
+    }
+}
+
 /// Verifies at the levels that need no password.
 pub(crate) fn without_password(
     site: &Site<'_>,
@@ -53,13 +64,15 @@ pub(crate) fn without_password(
     if matches!(options.share, Share::Rotating { .. }) {
         return Err(Error::invalid("share", "a rotating share needs the password and a ledger"));
     }
-    let findings = Findings::new(options, environment);
+    let findings = Findings::new(site.signers.repository, options, environment);
     check_keys(site, None, &findings)?;
     let present = presence(site, options, control, &findings)?;
+    findings.set_shared(false);
     if options.level >= VerifyLevel::Bytes {
-        let (chosen, all) = ledger::choose(options.share, &present.packs, &present.stored, None, environment.now());
+        let packs = present.packs_of(options);
+        let (chosen, all) = ledger::choose(options.share, &packs, &present.stored, None, environment.now());
         findings.count(|report| report.partial |= !all)?;
-        small_objects(site, &present, control, &findings)?;
+        small_objects(site, &present, options, control, &findings)?;
         for_each(control, chosen.len(), &|| Ok(()), &|(), number| {
             chosen.get(number).map_or(Ok(()), |name| {
                 check_bytes(site, "pack", Place::Pack(*name), name, limits::PACK, control, &findings).map(drop)
@@ -134,7 +147,7 @@ pub(crate) fn presence(
             Err(_) => {}
         }
     }
-    let needed = packs.len();
+    let needed = packs.keys().filter(|name| options.has(&Place::Pack(**name))).count();
     let mut present = BTreeMap::new();
     let mut lost = BTreeSet::new();
     for (name, size) in packs {
@@ -152,8 +165,11 @@ pub(crate) fn presence(
         }
     }
     findings.count(|report| {
-        report.backups_checked = to_u64(commits.len());
-        report.objects_checked = to_u64(looked_at.len().saturating_add(needed).saturating_add(commits.len()));
+        let has = |key: &Key| options.shard.is_none_or(|shard| shard.has_text(key.as_str()));
+        let backups = commits.iter().filter(|commit| has(&commit.place().key())).count();
+        let looked_at = looked_at.iter().filter(|key| has(key)).count();
+        report.backups_checked = to_u64(backups);
+        report.objects_checked = to_u64(looked_at.saturating_add(needed).saturating_add(backups));
     })?;
     let stored = packs_there.keys().filter_map(|key| match Place::parse(key) {
         Some(Place::Pack(name)) => Some(name),
@@ -194,7 +210,7 @@ pub(crate) fn arrived(
     control: &Control,
     environment: &Environment,
 ) -> Result<VerifyReport> {
-    let findings = Findings::new(options, environment);
+    let findings = Findings::new(site.signers.repository, options, environment);
     check_keys(site, None, &findings)?;
     let present = presence(site, options, control, &findings)?;
     if options.level >= VerifyLevel::Bytes {
@@ -208,7 +224,13 @@ pub(crate) fn arrived(
 }
 
 /// Checks the bytes of bodies and indexes.
-pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Control, findings: &Findings) -> Result<()> {
+pub(crate) fn small_objects(
+    site: &Site<'_>,
+    present: &Present,
+    options: &VerifyOptions,
+    control: &Control,
+    findings: &Findings,
+) -> Result<()> {
     let mut objects: BTreeSet<(Place, &'static str, ObjectName, u64)> = BTreeSet::new();
     for commit in &present.commits {
         let content = &commit.content;
@@ -217,7 +239,7 @@ pub(crate) fn small_objects(site: &Site<'_>, present: &Present, control: &Contro
             objects.insert((Place::Index(*name), "index", *name, limits::INDEX));
         }
     }
-    let objects: Vec<_> = objects.into_iter().collect();
+    let objects: Vec<_> = objects.into_iter().filter(|(place, ..)| options.has(place)).collect();
     for_each(control, objects.len(), &|| Ok(()), &|(), number| {
         objects.get(number).map_or(Ok(()), |(place, what, name, limit)| {
             check_bytes(site, what, *place, name, *limit, control, findings).map(drop)

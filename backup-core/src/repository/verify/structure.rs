@@ -21,6 +21,7 @@ use crate::repository::read::IndexedPages;
 use crate::repository::verify::content::Damage;
 use crate::repository::verify::links::check_links;
 use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings};
+use crate::repository::verify::shard::Shard;
 use crate::session::{Closure, Commit};
 
 /// Subtrees with more hard links than this are walked again in every backup.
@@ -37,6 +38,9 @@ pub(crate) struct Walk<'w> {
     damage: &'w Damage,
     control: &'w Control,
     findings: &'w Findings,
+    /// Leaves of catalogues that are walked, with the contents of their entries: all, those of a shard, or all but those.
+    shard: Option<Shard>,
+    others: bool,
     /// Subtrees in which everything is good, and what they need of the rest of their backup.
     good: HashMap<Subtree, Needs>,
     /// Numbers of packs, given as they are met.
@@ -54,6 +58,8 @@ enum Subtree {
 struct Needs {
     packs: Vec<u32>,
     links: Vec<Entry>,
+    /// Entries that were walked in it.
+    entries: u64,
 }
 
 /// The backup that is walked.
@@ -98,10 +104,23 @@ impl<'w> Walk<'w> {
         damage: &'w Damage,
         control: &'w Control,
         findings: &'w Findings,
+        shard: Option<Shard>,
+        others: bool,
     ) -> Self {
         // Not the caches that other readers fill: damage is to be seen.
         let pages = IndexedPages::new(inner, Arc::clone(index), Arc::default(), control);
-        Self { inner, index, pages, damage, control, findings, good: HashMap::new(), packs: HashMap::new() }
+        Self {
+            inner,
+            index,
+            pages,
+            damage,
+            control,
+            findings,
+            shard,
+            others,
+            good: HashMap::new(),
+            packs: HashMap::new(),
+        }
     }
 
     /// Walks one backup. `closure` is what its commit says that it needs.
@@ -109,17 +128,26 @@ impl<'w> Walk<'w> {
         let body = Place::Body(commit.content.body).key().to_string();
         let backup = match self.inner.read_backup(commit, self.control) {
             Ok(backup) => backup,
-            Err(error) => return self.findings.add_error(FindingKind::Structure, &body, error),
+            Err(error) => {
+                let add = || self.findings.add_error(FindingKind::Structure, &body, error);
+                return self.findings.muted(!self.reports(&body), add);
+            }
         };
         let closure = closure.map(|closure| closure.packs.keys().map(|pack| self.number(pack)).collect());
         let walked = Walked { id: backup.id, catalogue: backup.catalogue, body, closure };
         let entries = self.catalogue(&walked, &CataloguePage::root(&backup.catalogue))?.entries;
-        if entries != backup.statistics.entries {
-            self.findings.add(
-                FindingKind::Structure,
-                &walked.body,
-                &format!("{entries} entries can be read of {}", backup.statistics.entries),
-            )?;
+        let expected = backup.statistics.entries;
+        match self.shard {
+            None if entries != expected => {
+                let message = format!("{entries} entries can be read of {expected}");
+                self.findings.add(FindingKind::Structure, &walked.body, &message)?;
+            }
+            // A shard does not know what others can read.
+            Some(_) if backup.catalogue.entries != expected && self.reports(&walked.body) => {
+                let message = format!("its catalogue has {} entries instead of {expected}", backup.catalogue.entries);
+                self.findings.add(FindingKind::Structure, &walked.body, &message)?;
+            }
+            _ => {}
         }
         self.findings.count(|report| report.entries_checked = report.entries_checked.saturating_add(entries))
     }
@@ -128,15 +156,22 @@ impl<'w> Walk<'w> {
     fn catalogue(&mut self, walked: &Walked, page: &CataloguePage) -> Result<Below> {
         self.control.cancel().check()?;
         let mut below = Below::new();
+        let is_mine = self.shard.is_none_or(|shard| shard.has_hash(page.page.id.as_bytes()) != self.others);
+        if !is_mine && page.is_leaf() {
+            return Ok(below);
+        }
         let subtree = Subtree::Catalogue(page.clone());
         if self.is_known(walked, &subtree, &mut below) {
-            below.entries = page.entries;
             check_links(walked.id, CatalogueReader::new(walked.catalogue, &self.pages), &below.links, self.findings)?;
             return Ok(below);
         }
         // A page without a place is reported when it is read.
         let mut hurt = Vec::new();
-        self.check_place(walked, &page.page.id, page.page.length, ChunkKind::Meta, &mut below, &mut hurt)?;
+        // Nodes are read by every shard, and reported by one.
+        let findings = self.findings;
+        findings.muted(!is_mine, || {
+            self.check_place(walked, &page.page.id, page.page.length, ChunkKind::Meta, &mut below, &mut hurt)
+        })?;
         match page.below(&self.pages) {
             Ok(CatalogueBelow::Pages(children)) => {
                 for child in children {
@@ -157,7 +192,7 @@ impl<'w> Walk<'w> {
                 check_links(walked.id, CatalogueReader::new(walked.catalogue, &self.pages), &links, self.findings)?;
                 below.links = links;
             }
-            Err(error) => self.damaged(&walked.body, error, &mut below)?,
+            Err(error) => findings.muted(!is_mine, || self.damaged(&walked.body, error, &mut below))?,
         }
         self.remember(subtree, &below);
         Ok(below)
@@ -274,6 +309,11 @@ impl<'w> Walk<'w> {
         Ok(true)
     }
 
+    /// Whether what is called so is this shard's to report, of what all of them look at.
+    fn reports(&self, object: &str) -> bool {
+        self.shard.is_none_or(|shard| shard.has_text(object))
+    }
+
     fn damaged(&self, object: &str, error: Error, below: &mut Below) -> Result<()> {
         below.is_good = false;
         self.findings.add_error(FindingKind::Structure, object, error)
@@ -287,12 +327,14 @@ impl<'w> Walk<'w> {
         }
         below.packs.extend(&needs.packs);
         below.links.clone_from(&needs.links);
+        below.entries = needs.entries;
         true
     }
 
     fn remember(&mut self, subtree: Subtree, below: &Below) {
         if below.is_good && below.packs.len() <= REMEMBERED_PACKS && below.links.len() <= REMEMBERED_LINKS {
-            let needs = Needs { packs: below.packs.iter().copied().collect(), links: below.links.clone() };
+            let packs = below.packs.iter().copied().collect();
+            let needs = Needs { packs, links: below.links.clone(), entries: below.entries };
             self.good.insert(subtree, needs);
         }
     }
