@@ -6,21 +6,21 @@
 mod backup;
 mod compare;
 mod differences;
-mod environment;
-mod handle;
+pub(crate) mod environment;
+pub(crate) mod handle;
 mod init;
 mod keys;
 mod list;
-mod locked;
-mod parallel;
+pub(crate) mod locked;
+pub(crate) mod parallel;
 #[cfg(test)]
 // Beside and not in the module, which `tests/interleavings.rs` compiles with other primitives.
 #[path = "repository/parallel/tests.rs"]
 mod parallel_tests;
 mod read;
 mod statistics;
-mod verify;
-mod view;
+pub(crate) mod verify;
+pub(crate) mod view;
 mod write;
 
 pub(crate) use self::backup::error_chain;
