@@ -6,21 +6,21 @@
 mod backup;
 mod compare;
 mod differences;
-pub(crate) mod environment;
-pub(crate) mod handle;
+mod environment;
+mod handle;
 mod init;
 mod keys;
 mod list;
-pub(crate) mod locked;
-pub(crate) mod parallel;
+mod locked;
+mod parallel;
 #[cfg(test)]
 // Beside and not in the module, which `tests/interleavings.rs` compiles with other primitives.
 #[path = "repository/parallel/tests.rs"]
 mod parallel_tests;
 mod read;
 mod statistics;
-pub(crate) mod verify;
-pub(crate) mod view;
+mod verify;
+mod view;
 mod write;
 
 pub(crate) use self::backup::error_chain;
@@ -29,7 +29,7 @@ pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};
 pub use self::handle::Repository;
-pub(crate) use self::handle::read_error;
+pub(crate) use self::handle::{Inner, read_error};
 pub use self::init::InitOptions;
 pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
@@ -41,5 +41,6 @@ pub use self::verify::{
     AffectedEntry, Finding, FindingKind, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
 };
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
+pub(crate) use self::view::read_directory;
 pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
 pub use crate::format::{ChunkingParameters, Padding};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::ErrorKind;
+use backup_core::copy::CopyOptions;
 use backup_core::id::BackupId;
 use backup_core::keys::MaintenanceKey;
 use backup_core::maintenance::{CollectOptions, CollectionReport, CollectionState, OpenSessions};
@@ -264,7 +265,7 @@ fn nothing_is_collected_where_a_backup_may_be_hidden() {
     let closure = keys_of(&storage, "closures/");
     let live = locked(&storage).plan_collection(&CollectOptions::default(), &control(1)).unwrap().live.packs;
     assert!(live > 0);
-    let damage: Vec<(&str, Harm)> = vec![
+    let damage: Vec<(&str, Harm<'_>)> = vec![
         ("a commit cannot be read", Box::new(|storage| overwrite(storage, &outcome, b"rotten".to_vec()))),
         ("a commit is missing", Box::new(|storage| storage.delete(&outcome).unwrap())),
         (
@@ -318,6 +319,45 @@ fn a_mark_that_nobody_signed_is_passed_over() {
     assert!(done.deleted.packs > 0);
     assert_sound_for_everybody(&storage);
     assert_restores(&open(storage.clone(), 4).unwrap(), made[1], 2);
+}
+
+/// A copied commit names the index segments of its own session only; segments outside of the index set name the rest.
+#[test]
+fn a_copy_of_some_backups_is_collected_and_stays_readable() {
+    for has_password in [true, false] {
+        let (source, repository) = new_repository();
+        let made: Vec<BackupId> = (1..=4).map(|number| back_up(&repository, number).unwrap().id).collect();
+        let storage = memory();
+        let destination: Arc<dyn Storage> = storage.clone();
+        let chosen = CopyOptions::default().with_backups(made[1..].to_vec());
+        locked(&source).copy_to(&destination, &chosen, &control(1)).unwrap();
+        let copy = open(storage.clone(), 20).unwrap();
+        copy.forget(&made[1..2], &control(1)).unwrap();
+        let refused = collect(&copy, &storage, &CollectOptions::default(), has_password).unwrap_err();
+        assert!(refused.to_string().contains(&made[0].to_string()), "{refused}");
+        let options = CollectOptions::default().with_partial_history(true);
+        for round in 0..2 {
+            let done = collect(&copy, &storage, &options, has_password).unwrap();
+            assert_eq!(done.state, CollectionState::Finished);
+            assert_eq!(done.deleted.packs > 0, round == 0, "{done:?}");
+            let copy = open(storage.clone(), 30 + round).unwrap();
+            assert_restores(&copy, made[2], 3);
+            assert_restores(&copy, made[3], 4);
+            let options = VerifyOptions::new(VerifyLevel::Content).with_partial_history(true);
+            let report = copy.verify(&options, None, &control(1)).unwrap();
+            assert!(report.ok, "{:#?}", report.findings);
+        }
+        // What was forgotten does not come back, and the copy can be brought up to date.
+        let fifth = back_up(&repository, 5).unwrap().id;
+        let all = CopyOptions::default().with_backups([&made[1..], &[fifth]].concat());
+        let _ = locked(&source).copy_to(&destination, &all, &control(1)).unwrap();
+        let copy = open(storage.clone(), 40).unwrap();
+        assert_eq!(ids(&copy).into_iter().filter(|id| *id != fifth).collect::<Vec<_>>(), made[2..]);
+        assert_restores(&copy, made[2], 3);
+        let options = VerifyOptions::new(VerifyLevel::Content).with_partial_history(true);
+        let report = copy.verify(&options, None, &control(1)).unwrap();
+        assert!(report.ok, "{:#?}", report.findings);
+    }
 }
 
 trait ParseKey {

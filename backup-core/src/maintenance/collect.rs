@@ -20,8 +20,7 @@ use crate::maintenance::record::{self, Decision};
 use crate::maintenance::site::Site;
 use crate::maintenance::survey::{Needs, Stage, check_packs, check_sound, packs};
 use crate::maintenance::sweep::{self, Swept};
-use crate::repository::environment::Control;
-use crate::repository::{LockedRepository, Repository};
+use crate::repository::{Control, LockedRepository, Repository};
 use crate::session::{
     CollectionOutcome, Commit, Final, History, probe, read_outcome, seal_abort, seal_final, seal_mark, seal_revocation,
 };
@@ -167,11 +166,14 @@ fn begin(site: &Site<'_>, key: &SigningKey, number: u32, before: &History, optio
         Err(error) => return Err(Error::storage("put", &open, error)),
     }
     let mut condemned: BTreeSet<ObjectName> = BTreeSet::new();
-    for prefix in [layout::INDEXES, layout::BODIES] {
-        condemned.extend(site.list(prefix)?.iter().filter_map(|object| match Place::parse(&object.key) {
-            Some(Place::Index(name) | Place::Body(name)) => Some(name),
-            _ => None,
-        }));
+    condemned.extend(site.list(layout::BODIES)?.iter().filter_map(|object| match Place::parse(&object.key) {
+        Some(Place::Body(name)) => Some(name),
+        _ => None,
+    }));
+    // Segments outside of the index set may be all that names the packs of a copied backup: they go where somebody can
+    // read them and write others.
+    if site.unlocked.is_some() {
+        condemned.extend(index_segments(site)?);
     }
     let listed = packs(site)?;
     let history = site.history(before)?;
@@ -195,6 +197,14 @@ fn begin(site: &Site<'_>, key: &SigningKey, number: u32, before: &History, optio
         Decision::Taken => return Err(overtaken(number, "another collector put its mark first")),
     }
     Ok(Marked { number, condemned: condemned.into_iter().collect(), needs, is_new: true })
+}
+
+fn index_segments(site: &Site<'_>) -> Result<BTreeSet<ObjectName>> {
+    let name = |object: &crate::storage::ObjectInfo| match Place::parse(&object.key) {
+        Some(Place::Index(name)) => Some(name),
+        _ => None,
+    };
+    Ok(site.list(layout::INDEXES)?.iter().filter_map(name).collect())
 }
 
 fn overtaken(number: u32, reason: &str) -> Error {
@@ -259,7 +269,12 @@ fn decide(
     check_packs(&marked.needs, &listed, options)?;
     let pinned: BTreeSet<ObjectName> =
         history.commits.values().flat_map(|commit| &commit.content.indexes).copied().collect();
-    let carried: BTreeSet<ObjectName> = history.indexes.difference(&pinned).copied().collect();
+    let mut carried: BTreeSet<ObjectName> = history.indexes.difference(&pinned).copied().collect();
+    let segments = index_segments(site)?;
+    match site.unlocked {
+        Some(_) => carried.extend(segments.iter().filter(|name| marked.condemned.contains(*name))),
+        None => carried.extend(segments.difference(&pinned)),
+    }
     let bodies: HashSet<ObjectName> = history.commits.values().map(|commit| commit.content.body).collect();
     let mut condemned = marked.condemned;
     condemned.retain(|name| !(marked.needs.contains(name) || bodies.contains(name) || history.indexes.contains(name)));

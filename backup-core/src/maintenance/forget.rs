@@ -9,9 +9,7 @@ use crate::keys::MaintenanceKey;
 use crate::limits;
 use crate::maintenance::record::{self, Decision};
 use crate::maintenance::site::Site;
-use crate::repository::environment::Control;
-use crate::repository::parallel::for_each;
-use crate::repository::{LockedRepository, Repository};
+use crate::repository::{Control, LockedRepository, Repository, for_each};
 use crate::session::{History, seal_forget};
 
 /// What forgetting did.
@@ -37,6 +35,16 @@ impl LockedRepository {
     /// storage does not say whether it took it; [`Error::Damaged`] naming the record whose place something else has.
     pub fn forget(&self, key: &MaintenanceKey, backups: &[BackupId], control: &Control) -> Result<ForgetReport> {
         forget(&Site::locked(self, control), key, backups)
+    }
+
+    /// Backups that are forgotten and of which something may still be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub fn forgotten(&self) -> Result<Vec<BackupId>> {
+        let control = Control::waiting();
+        Ok(Site::locked(self, &control).history(&History::default())?.forgotten.into_iter().collect())
     }
 }
 

@@ -17,8 +17,7 @@ use crate::maintenance::survey::Needs;
 use crate::object::{ObjectType, verify_name};
 use crate::pack::PackEntry;
 use crate::progress::Event;
-use crate::repository::handle::Inner;
-use crate::repository::view::read_directory;
+use crate::repository::{Inner, read_directory};
 use crate::storage::{PutMode, StorageError};
 
 /// Entries of a segment that is written; one with half of them stays as it is.

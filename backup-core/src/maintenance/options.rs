@@ -26,6 +26,8 @@ pub struct CollectOptions {
     /// Collect although commits are damaged or missing, or packs that backups need are: what could still be used to
     /// mend them may be deleted.
     pub despite_damage: bool,
+    /// Collect although backups name others that are not there: in a place that got copies of some backups only.
+    pub partial_history: bool,
 }
 
 impl CollectOptions {
@@ -40,6 +42,13 @@ impl CollectOptions {
     #[must_use]
     pub const fn with_despite_damage(mut self, despite_damage: bool) -> Self {
         self.despite_damage = despite_damage;
+        self
+    }
+
+    /// Sets whether backups may name others that are not there.
+    #[must_use]
+    pub const fn with_partial_history(mut self, partial_history: bool) -> Self {
+        self.partial_history = partial_history;
         self
     }
 }

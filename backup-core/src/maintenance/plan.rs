@@ -10,8 +10,7 @@ use crate::limits;
 use crate::maintenance::options::{CollectOptions, OpenSessions};
 use crate::maintenance::site::Site;
 use crate::maintenance::survey::{Needs, Stage, check_packs, check_sound, packs};
-use crate::repository::environment::Control;
-use crate::repository::{LockedRepository, Repository};
+use crate::repository::{Control, LockedRepository, Repository};
 use crate::session::{History, SessionStart};
 use crate::time::Timestamp;
 

@@ -232,3 +232,144 @@ fn keep(policy: &RetentionPolicy, backups: &[&Backup], now: Timestamp) -> Vec<Pl
     planned.reverse();
     planned
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::content::{CatalogueRoot, PageRef};
+    use crate::id::ChunkId;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn backup(number: u8, started: Timestamp) -> Backup {
+        let catalogue = CatalogueRoot { height: 1, page: PageRef { id: ChunkId::new([0; 32]), length: 1 }, entries: 0 };
+        let body = crate::session::BackupBody {
+            kind: "data".into(),
+            host: "node".into(),
+            tags: Vec::new(),
+            labels: BTreeMap::new(),
+            started,
+            finished: started,
+            parent: None,
+            catalogue,
+            amounts: [0; 8],
+            problems: Vec::new(),
+            problem_count: 0,
+        };
+        let place = crate::format::layout::Place::Config;
+        Backup::from_body(BackupId::new([number; 32]), place, body).unwrap()
+    }
+
+    fn backups(times: &[&str]) -> Vec<Backup> {
+        (0..).zip(times).map(|(number, time)| backup(number, at(time))).collect()
+    }
+
+    const NOW: &str = "2030-01-01T00:00:00Z";
+
+    /// Which backups are kept, as numbers.
+    fn kept(policy: &RetentionPolicy, backups: &[Backup]) -> Vec<u8> {
+        let groups = plan(policy, backups, at(NOW));
+        let planned = groups.iter().flat_map(|group| &group.backups);
+        planned.filter(|backup| !backup.keep.is_empty()).map(|backup| backup.id.as_bytes()[0]).collect()
+    }
+
+    fn policy(change: impl FnOnce(&mut RetentionPolicy)) -> RetentionPolicy {
+        let mut policy = RetentionPolicy::default();
+        change(&mut policy);
+        policy
+    }
+
+    #[test]
+    fn one_of_each_period_is_kept_the_newest() {
+        let made = backups(&[
+            "2024-12-31T23:59:59Z", // 0: week 1 of 2025
+            "2025-01-01T00:00:00Z", // 1
+            "2025-01-05T10:00:00Z", // 2: Sunday of week 1
+            "2025-01-06T10:00:00Z", // 3: Monday of week 2
+            "2025-01-06T10:59:59Z", // 4
+            "2025-01-06T11:00:00Z", // 5
+            "2025-02-01T00:00:00Z", // 6
+        ]);
+        assert_eq!(kept(&policy(|p| p.keep_last = 2), &made), [5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_hourly = 3), &made), [4, 5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_daily = 3), &made), [2, 5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_weekly = 9), &made), [2, 5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_monthly = 9), &made), [0, 5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_yearly = 9), &made), [0, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_within = Some(Duration::from_secs(26 * 86_400))), &made), [3, 4, 5, 6]);
+        assert_eq!(kept(&policy(|p| p.keep_tags.push("x".into())), &made), [6], "the newest always stays");
+    }
+
+    #[test]
+    fn days_begin_where_the_time_zone_says() {
+        let made = backups(&["2025-03-01T22:30:00Z", "2025-03-01T23:30:00Z", "2025-03-02T22:30:00Z"]);
+        let with = |zone: TimeZone| {
+            kept(
+                &policy(|p| {
+                    p.keep_daily = 9;
+                    p.time_zone = zone;
+                }),
+                &made,
+            )
+        };
+        assert_eq!(with(TimeZone::UTC), [1, 2]);
+        assert_eq!(with(TimeZone::fixed(3600).unwrap()), [0, 2]);
+        assert_eq!(with(TimeZone::fixed(-7200).unwrap()), [1, 2]);
+        assert!(TimeZone::fixed(200_000).is_err());
+        assert!(TimeZone::from_tzif("Nowhere", b"TZif?").is_err());
+    }
+
+    #[test]
+    fn a_clock_that_went_wrong_costs_nothing() {
+        // The second was made with a clock a century ahead; the third knows it.
+        let made = backups(&["2025-03-01T00:00:00Z", "2125-03-01T00:00:00Z", "2025-03-02T00:00:00Z"]);
+        let days = policy(|p| p.keep_within = Some(Duration::from_secs(2 * 86_400)));
+        assert_eq!(kept(&days, &made), [0, 1, 2]);
+        // Where it is the newest, it does not make all others old.
+        let days = policy(|p| p.keep_within = Some(Duration::from_secs(10 * 366 * 86_400)));
+        assert_eq!(kept(&days, &made[..2]), [0, 1]);
+    }
+
+    #[test]
+    fn groups_are_kept_apart() {
+        let mut made = backups(&["2025-03-01T00:00:00Z", "2025-03-02T00:00:00Z", "2025-03-03T00:00:00Z"]);
+        made[0].host = "other".into();
+        made[1].labels.insert("database".into(), "tenants".into());
+        let last = |group_by| {
+            policy(|p| {
+                p.keep_last = 1;
+                p.group_by = group_by;
+            })
+        };
+        assert_eq!(kept(&last(Grouping::default()), &made).len(), 3);
+        assert_eq!(kept(&last(Grouping::new(true, true, false)), &made), [2, 0]);
+        assert_eq!(kept(&last(Grouping::new(false, true, false)), &made), [2]);
+    }
+
+    proptest! {
+        /// Against the rule said in another way: a backup is kept for a period if no newer one is in it, and fewer
+        /// than so many periods have newer ones.
+        #[test]
+        fn counts_are_those_of_periods(
+            times in prop::collection::vec(1_700_000_000i64..1_710_000_000, 0..40), days in 0u32..9, last in 0u32..5,
+        ) {
+            let made: Vec<Backup> = (0..).zip(&times)
+                .map(|(number, time)| backup(number, Timestamp::from_unix(*time, 0).unwrap())).collect();
+            let rules = policy(|p| (p.keep_daily, p.keep_last) = (days, last));
+            let day = |number: usize| times[number].div_euclid(86_400);
+            let expected: Vec<u8> = (0..times.len())
+                .filter(|number| {
+                    let newer: BTreeSet<i64> = (number + 1..times.len()).map(day).collect();
+                    let for_day = !newer.contains(&day(*number)) && newer.len() < days as usize;
+                    for_day || times.len() - number <= last as usize || number + 1 == times.len()
+                })
+                .map(|number| number as u8)
+                .collect();
+            prop_assert_eq!(kept(&rules, &made), expected);
+        }
+    }
+}

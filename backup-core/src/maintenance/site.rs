@@ -7,10 +7,7 @@ use crate::format::layout::Place;
 use crate::id::RepositoryId;
 use crate::keys::{MaintenanceKey, read_newest_keyring};
 use crate::limits;
-use crate::repository::environment::{Control, Environment};
-use crate::repository::handle::Inner;
-use crate::repository::parallel::{each, for_each};
-use crate::repository::{LockedRepository, Repository};
+use crate::repository::{Control, Environment, Inner, LockedRepository, Repository, each, for_each};
 use crate::session::{History, Records, Signers};
 use crate::storage::{Key, ObjectInfo, Storage, list_all};
 

@@ -11,8 +11,7 @@ use crate::id::{BackupId, ObjectName};
 use crate::limits;
 use crate::maintenance::options::CollectOptions;
 use crate::maintenance::site::Site;
-use crate::repository::parallel::{POISONED, for_each, lock};
-use crate::repository::verify::read_closure;
+use crate::repository::{POISONED, for_each, lock, read_closure};
 use crate::session::{Commit, Flaw, History, read_mark};
 use crate::storage::StorageError;
 
@@ -90,7 +89,7 @@ pub(super) fn check_sound(site: &Site<'_>, history: &History, options: &CollectO
     if options.despite_damage {
         return Ok(());
     }
-    if let Some(missing) = history.missing().first() {
+    if let Some(missing) = history.missing().first().filter(|_| !options.partial_history) {
         let reason = "another backup names it and it is not there, so nothing is collected";
         return Err(Error::damaged("commit", missing, reason));
     }

@@ -12,7 +12,7 @@ use crate::length::to_u64;
 use crate::limits;
 use crate::maintenance::plan::PackAmount;
 use crate::maintenance::site::Site;
-use crate::repository::parallel::{for_each, lock};
+use crate::repository::{for_each, lock};
 use crate::session::{Closure, History};
 use crate::storage::{Key, StorageError};
 
@@ -102,7 +102,7 @@ fn closures(site: &Site<'_>, condemned: &HashSet<ObjectName>, history: &History,
         }
         Ok(())
     })?;
-    let gone = gone.into_inner().map_err(|_| crate::repository::parallel::POISONED)?;
+    let gone = gone.into_inner().map_err(|_| crate::repository::POISONED)?;
     delete(site, &gone, swept)
 }
 
