@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use backup_core::id::{BackupId, SlotId};
 use backup_core::repository::{BackupKind, Shard};
@@ -11,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::exit::Exit;
-use crate::selection::{ByteRange, parse_fraction, parse_label, parse_rate, parse_size};
+use crate::selection::{ByteRange, parse_duration, parse_fraction, parse_label, parse_rate, parse_size};
 
 /// Make, verify and restore encrypted, deduplicated backups.
 ///
@@ -124,6 +125,8 @@ pub(crate) enum Command {
     Import(Import),
     Repair(Repair),
     Scrub(Scrub),
+    Forget(Forget),
+    Collect(Collect),
     Key(Key),
     Cache(Cache),
     Status(Status),
@@ -478,6 +481,113 @@ pub(crate) struct Scrub {
     pub(crate) dry_run: bool,
 }
 
+/// Forget backups, by id or by a policy; without --yes, only show what would be forgotten
+///
+/// Forgetting is for good. What only forgotten backups need is deleted by `backup collect`. The newest backup of a group is
+/// never forgotten, unless it is named.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("policy").multiple(true)))]
+pub(crate) struct Forget {
+    /// Ids of backups, their unique beginnings, or `latest`
+    #[arg(value_name = "BACKUP", conflicts_with = "policy")]
+    pub(crate) backups: Vec<String>,
+    /// Forget, in place of showing what would be forgotten
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) maintenance: MaintenanceKeyFile,
+
+    /// Keep the newest N
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep one of each of the last N hours that have backups
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// Keep one of each of the last N days that have backups
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_daily: Option<u32>,
+    /// Keep one of each of the last N weeks that have backups
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// Keep one of each of the last N months that have backups
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// Keep one of each of the last N years that have backups
+    #[arg(long, value_name = "N", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_yearly: Option<u32>,
+    /// Keep what began at most so long before the newest of its group: a number with s, m, h, d, w or y
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, group = "policy", help_heading = "Policy")]
+    pub(crate) keep_within: Option<Duration>,
+    /// Keep what has this tag; may be repeated
+    #[arg(long, value_name = "TEXT", group = "policy", help_heading = "Policy")]
+    pub(crate) keep_tag: Vec<String>,
+    /// Apply the policy to backups that have this in common; a list of host, kind and labels, or `none`
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "host,kind,labels",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub(crate) group_by: Vec<GroupBy>,
+    /// Where hours, days and weeks begin: UTC, `local`, an offset such as +02:00, or a name such as Europe/Berlin
+    #[arg(long, value_name = "ZONE", default_value = "UTC", help_heading = "Policy")]
+    pub(crate) time_zone: String,
+    /// Apply the policy to backups of this kind only
+    #[arg(long, value_name = "KIND", requires = "policy", help_heading = "Policy")]
+    pub(crate) kind: Option<BackupKind>,
+    /// Apply the policy to backups of this host only
+    #[arg(long, value_name = "NAME", requires = "policy", help_heading = "Policy")]
+    pub(crate) host: Option<String>,
+    /// Apply the policy to backups with this tag only; may be repeated, all must be there
+    #[arg(long, value_name = "TEXT", requires = "policy", help_heading = "Policy")]
+    pub(crate) tag: Vec<String>,
+}
+
+/// What a policy groups backups by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GroupBy {
+    /// The host.
+    Host,
+    /// The kind.
+    Kind,
+    /// All labels.
+    Labels,
+    /// Nothing.
+    None,
+}
+
+/// The key that does without the password.
+#[derive(Debug, Args)]
+pub(crate) struct MaintenanceKeyFile {
+    /// Use the maintenance key in this file in place of the password
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Password")]
+    pub(crate) maintenance_key_file: Option<PathBuf>,
+}
+
+/// Delete what no backup needs; without --yes, only show what would be deleted
+///
+/// Backups can be made meanwhile. A collection that was interrupted, or waits for running backups, is continued by the next
+/// `backup collect --yes`.
+#[derive(Debug, Args)]
+pub(crate) struct Collect {
+    /// Delete, in place of showing what would be deleted
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Give up backups that began longer ago than this and have not ended: they cannot be committed any more
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub(crate) revoke_after: Duration,
+    /// Collect although commits are damaged or missing, or packs that backups need are: what could still be used to mend them
+    /// may be deleted
+    #[arg(long)]
+    pub(crate) despite_damage: bool,
+    /// Collect although backups name others that are not there: in a place that got copies of some backups only
+    #[arg(long)]
+    pub(crate) partial_history: bool,
+    #[command(flatten)]
+    pub(crate) maintenance: MaintenanceKeyFile,
+}
+
 /// Manage who can open the repository
 #[derive(Debug, Args)]
 pub(crate) struct Key {
@@ -514,6 +624,14 @@ pub(crate) enum KeyCommand {
         #[arg(long, value_name = "TEXT", default_value = "recovery")]
         label: String,
         /// Write the recovery key to a new file that only you can read, in place of printing it
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to: Option<PathBuf>,
+    },
+    /// Print the key that forgets and collects without the password
+    ///
+    /// Whoever has it can make every backup be deleted, and can read none.
+    ExportMaintenance {
+        /// Write the key to a new file that only you can read, in place of printing it
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         to: Option<PathBuf>,
     },
@@ -683,6 +801,12 @@ mod tests {
             "backup cache clear --json",
             "backup create a --limit-read 1M --limit-upload 512K --nice 10 --no-cache",
             "backup restore latest --to /x --limit-download 10M --cache-size 1G",
+            "backup key export-maintenance --to f",
+            "backup forget abcd ef01 --yes --maintenance-key-file f",
+            "backup forget --keep-last 1 --keep-daily 7 --keep-within 2w --group-by host,kind --time-zone local --host h",
+            "backup forget --keep-tag x --group-by none",
+            "backup collect",
+            "backup collect --yes --revoke-after 0s --despite-damage --maintenance-key-file f",
             "backup status --password-command pass",
             "backup stats --recovery-key-file f",
             "backup completions bash",
@@ -725,6 +849,11 @@ mod tests {
             "backup repair",
             "backup scrub --add-parity --dry-run",
             "backup show latest --summary --long",
+            "backup forget abcd --keep-last 1",
+            "backup forget --host h",
+            "backup forget --keep-last -1",
+            "backup forget --keep-within 3",
+            "backup collect --revoke-after x",
             "backup completions klingon",
             "backup cache",
             "backup create a --limit-upload 0",

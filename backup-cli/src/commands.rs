@@ -2,11 +2,13 @@
 
 mod cache;
 mod cat;
+mod collect;
 mod completions;
 mod copy;
 mod create;
 mod diff;
 mod export;
+mod forget;
 mod import;
 mod init;
 mod key;
@@ -41,6 +43,8 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<Exit, Fail
         Command::Import(arguments) => import::run(context, arguments),
         Command::Repair(arguments) => repair::run(context, arguments),
         Command::Scrub(arguments) => scrub::run(context, arguments),
+        Command::Forget(arguments) => forget::run(context, arguments),
+        Command::Collect(arguments) => collect::run(context, arguments),
         Command::Key(arguments) => key::run(context, &arguments.command),
         Command::Cache(arguments) => cache::run(context, arguments.command),
         Command::Status(_) => status::run(context),

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use backup_core::keys::{Credential, RecoveryKey};
+use backup_core::keys::{Credential, MaintenanceKey, RecoveryKey};
 use backup_core::secret::Password;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -167,6 +167,15 @@ impl Source {
             Self::Prompt { new } => prompt(*new),
         }
     }
+}
+
+/// The maintenance key in a file.
+pub(crate) fn maintenance_key(path: &Path, output: &Output) -> Result<MaintenanceKey, Failure> {
+    warn_if_readable_by_others(path, "maintenance key file", output);
+    let bytes = read_small(path, PASSWORD_LIMIT, "maintenance key file")?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Failure::usage(format!("{} does not hold a maintenance key", path.display())))?;
+    Ok(MaintenanceKey::parse(text.trim())?)
 }
 
 fn recovery_key(path: &Path, output: &Output) -> Result<RecoveryKey, Failure> {

@@ -7,6 +7,7 @@ mod properties;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use backup_core::content::EntryPath;
 use serde::Deserialize;
@@ -51,6 +52,24 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
         0 => Err("nothing would ever be done".to_owned()),
         rate => Ok(rate),
     }
+}
+
+/// A duration: a number and its unit, s, m, h, d, w or y (365 days).
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("not a number with s, m, h, d, w or y: {text:?}");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "y" => 365 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 /// `KEY=VALUE`.

@@ -7,8 +7,10 @@
 mod content;
 mod credential;
 mod keyring;
+mod maintenance;
 mod recovery;
 mod slot;
+mod text;
 
 pub(crate) use self::content::ContentKeys;
 pub use self::credential::Credential;
@@ -16,6 +18,7 @@ pub(crate) use self::keyring::{
     create_keyring, is_of_another, keyring_numbers, newest_keyring, read_newest_keyring, seal_keyring, with_new_root,
     write_keyring,
 };
+pub use self::maintenance::MaintenanceKey;
 pub use self::recovery::RecoveryKey;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::slot::wrap;

@@ -45,6 +45,7 @@ pub mod extent;
 pub mod id;
 pub mod keys;
 pub mod limits;
+pub mod maintenance;
 pub mod parity;
 pub mod progress;
 pub mod repository;

@@ -29,7 +29,7 @@ pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};
 pub use self::handle::Repository;
-pub(crate) use self::handle::read_error;
+pub(crate) use self::handle::{Inner, read_error};
 pub use self::init::InitOptions;
 pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
@@ -41,5 +41,6 @@ pub use self::verify::{
     AffectedEntry, Finding, FindingKind, Shard, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
 };
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
+pub(crate) use self::view::read_directory;
 pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
 pub use crate::format::{ChunkingParameters, Padding};

@@ -14,14 +14,17 @@ mod writer;
 
 pub(crate) use self::body::BackupBody;
 pub(crate) use self::closure::Closure;
+pub(crate) use self::collection::{
+    CollectionOutcome, Final, read_mark, read_outcome, seal_abort, seal_final, seal_forget, seal_mark, seal_revocation,
+};
 pub(crate) use self::commit::{Commit, NewCommit};
-pub(crate) use self::history::{History, Records, Signers, open_outcome, outcome_object};
-pub(crate) use self::writer::{SessionWriter, probe};
+pub(crate) use self::history::{Flaw, History, Records, Signers, open_outcome, outcome_object};
+pub(crate) use self::writer::{SessionStart, SessionWriter, probe};
 
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use self::collection::{CollectionOutcome, read_forget, read_mark, read_outcome, testing as records};
+pub(crate) use self::collection::{read_forget, testing as records};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::commit::Outcome;
 #[cfg(any(test, feature = "testing"))]

@@ -72,6 +72,70 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
     }
 }
 
+/// By which clock days begin: UTC by default.
+#[derive(Clone, Debug)]
+pub struct TimeZone(jiff::tz::TimeZone);
+
+impl Default for TimeZone {
+    fn default() -> Self {
+        Self::UTC
+    }
+}
+
+/// An instant as calendars show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Calendar {
+    pub(crate) year: i64,
+    pub(crate) month: i64,
+    pub(crate) day: i64,
+    pub(crate) hour: i64,
+    /// Seconds east of UTC.
+    pub(crate) offset: i64,
+    /// Year and number of the week (ISO 8601).
+    pub(crate) week_year: i64,
+    pub(crate) week: i64,
+}
+
+impl TimeZone {
+    /// UTC.
+    pub const UTC: Self = Self(jiff::tz::TimeZone::UTC);
+
+    /// A zone that is always so many seconds east of UTC.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] beyond 25:59:59 hours.
+    pub fn fixed(seconds_east: i32) -> Result<Self> {
+        let offset = jiff::tz::Offset::from_seconds(seconds_east)
+            .map_err(|_| Error::invalid("time zone", format!("{seconds_east} seconds are out of range")))?;
+        Ok(Self(offset.to_time_zone()))
+    }
+
+    /// A zone of the time zone database: its name, and the bytes of its file (RFC 9636).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] where the bytes are no such file.
+    pub fn from_tzif(name: &str, bytes: &[u8]) -> Result<Self> {
+        let zone = jiff::tz::TimeZone::tzif(name, bytes);
+        zone.map(Self).map_err(|_| Error::invalid("time zone", format!("not a file of a time zone: {name}")))
+    }
+
+    pub(crate) fn calendar(&self, instant: Timestamp) -> Calendar {
+        let there = instant.0.to_zoned_datetime(self.0.clone());
+        let week = there.date().iso_week_date();
+        Calendar {
+            year: there.year().into(),
+            month: there.month().into(),
+            day: there.day().into(),
+            hour: there.hour().into(),
+            offset: there.offset().seconds().into(),
+            week_year: week.year().into(),
+            week: week.week().into(),
+        }
+    }
+}
+
 /// Where the engine learns what time it is. Times are information for people; no decision about
 /// the safety of data depends on them.
 pub trait Clock: Send + Sync {

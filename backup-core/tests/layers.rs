@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["index", "progress", "session", "source"],
     &["repository"],
     &["copy"],
-    &["archive", "parity"],
+    &["archive", "maintenance", "parity"],
     &["testing"],
 ];
 

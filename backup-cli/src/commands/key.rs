@@ -24,6 +24,7 @@ pub(crate) fn run(context: &Context<'_>, command: &KeyCommand) -> Result<Exit, F
         KeyCommand::Change { new, derivation } => change(context, new, derivation),
         KeyCommand::Rotate => rotate(context),
         KeyCommand::Recovery { label, to } => recovery(context, label, to.as_deref()),
+        KeyCommand::ExportMaintenance { to } => export_maintenance(context, to.as_deref()),
     }?;
     Ok(Exit::Fine)
 }
@@ -94,17 +95,14 @@ fn rotate(context: &Context<'_>) -> Result<(), Failure> {
 fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(), Failure> {
     let repository = context.repository()?;
     // The file comes first: a recovery key that cannot be written down must not exist.
+    let what = "recovery key file";
     let file =
-        to.map(|path| new_private_file(path).map_err(|error| cannot_write(path, error)).map(|file| (path, file)));
+        to.map(|path| new_private_file(path).map_err(|error| cannot_write(what, path, error)).map(|file| (path, file)));
     let file = file.transpose()?;
     let added = repository.add_recovery_key(label).and_then(|(slot, key)| Ok((slot, key.to_text()?)));
     let (slot, shown) = added.inspect_err(|_| forget_file(to))?;
     let written = match file {
-        Some((path, mut file)) => file
-            .write_all(shown.as_bytes())
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.sync_all())
-            .map_err(|error| cannot_write(path, error)),
+        Some((path, file)) => write_key(file, &shown).map_err(|error| cannot_write(what, path, error)),
         None if context.output.is_json() => context.output.json(&json!({"slot": slot, "recovery_key": shown.as_str()})),
         None => context.output.text(|out| writeln!(out, "{}", shown.as_str())),
     };
@@ -114,6 +112,32 @@ fn recovery(context: &Context<'_>, label: &str, to: Option<&Path>) -> Result<(),
         return Err(failure);
     }
     if to.is_some() { show_slot(context, "added", &slot) } else { Ok(()) }
+}
+
+fn export_maintenance(context: &Context<'_>, to: Option<&Path>) -> Result<(), Failure> {
+    let key = context.repository()?.maintenance_key()?.to_text()?;
+    match to {
+        Some(path) => {
+            let failed = |error| cannot_write("maintenance key file", path, error);
+            let file = new_private_file(path).map_err(failed)?;
+            write_key(file, &key).map_err(failed).inspect_err(|_| forget_file(to))?;
+            if context.output.is_json() {
+                return context.output.json(&json!({"file": path.to_string_lossy()}));
+            }
+            if context.output.has_summaries() {
+                context.output.text(|out| writeln!(out, "wrote the maintenance key to {}", path.display()))?;
+            }
+            Ok(())
+        }
+        None if context.output.is_json() => context.output.json(&json!({"maintenance_key": key.as_str()})),
+        None => context.output.text(|out| writeln!(out, "{}", key.as_str())),
+    }
+}
+
+fn write_key(mut file: std::fs::File, text: &str) -> std::io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
 }
 
 /// A file that was made for a recovery key that does not exist keeps the next attempt from making its own.
@@ -126,8 +150,8 @@ fn new_private_file(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
-    Failure::io(format!("cannot write recovery key file {}", path.display()), error)
+fn cannot_write(what: &str, path: &Path, error: std::io::Error) -> Failure {
+    Failure::io(format!("cannot write {what} {}", path.display()), error)
 }
 
 fn find_slot(slots: impl Iterator<Item = SlotId>, prefix: &str) -> Result<SlotId, Failure> {

@@ -9,6 +9,7 @@ mod harness;
 mod interruption;
 mod keys;
 mod kills;
+mod maintenance;
 mod media;
 #[cfg(feature = "object")]
 mod object_storage;

@@ -349,7 +349,7 @@ fn refusal(history: &History, commit: &Commit, closure: &Closure) -> Option<Stri
             history.closed
         ));
     }
-    condemned(history, closure)
+    condemned(history, commit, closure)
 }
 
 /// Why a copy that was decided must not be reported as good (W5).
@@ -357,12 +357,16 @@ fn not_acknowledged(history: &History, commit: &Commit, closure: &Closure) -> Op
     if !history.valid.contains_key(&commit.id) {
         return Some(format!("a collection of the destination ended before the commit arrived; {SIGN_ANEW}"));
     }
-    condemned(history, closure)
+    condemned(history, commit, closure)
 }
 
-fn condemned(history: &History, closure: &Closure) -> Option<String> {
-    let pack = closure.packs.keys().find(|name| history.condemned.contains(*name))?;
-    let key = Place::Pack(*pack).key();
+fn condemned(history: &History, commit: &Commit, closure: &Closure) -> Option<String> {
+    let content = &commit.content;
+    let packs = closure.packs.keys().map(|name| (name, Place::Pack(*name)));
+    let indexes = content.indexes.iter().map(|name| (name, Place::Index(*name)));
+    let mut needed = packs.chain(indexes).chain([(&content.body, Place::Body(content.body))]);
+    let (_, place) = needed.find(|(name, _)| history.condemned.contains(*name))?;
+    let key = place.key();
     Some(format!(
         "{key} is condemned by a collection of the destination; where that is still under way, copy again when it has ended, else {SIGN_ANEW}"
     ))

@@ -182,6 +182,12 @@ impl SegmentBuilder {
         Self::default()
     }
 
+    /// Whether no pack was added.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
     /// Adds a pack of `size` bytes on storage and its chunks.
     ///
     /// # Errors

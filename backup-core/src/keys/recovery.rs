@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use bech32::primitives::decode::CheckedHrpstring;
-use bech32::{Bech32m, Hrp};
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::keys::text;
 use crate::secret::Secret;
 
 /// What the text begins with, before the separator `1`.
@@ -34,43 +33,18 @@ impl RecoveryKey {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`]; it does not repeat the text.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument); it does not repeat the text.
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |reason: &str| Error::invalid("recovery key", reason);
-        let mut compact = Zeroizing::new(String::with_capacity(text.len()));
-        compact.extend(text.chars().filter(|character| !character.is_whitespace() && *character != '-'));
-        let parsed = CheckedHrpstring::new::<Bech32m>(&compact)
-            .map_err(|_| invalid("mistyped or incomplete: its checksum does not match"))?;
-        if !parsed.hrp().as_str().eq_ignore_ascii_case(PREFIX) {
-            return Err(invalid("does not begin with bkrec1"));
-        }
-        // 256 bits take 52 characters with four bits left, which must be zero: one text a key.
-        if parsed.data_part_ascii_no_checksum().len() != 52 {
-            return Err(invalid("of another length"));
-        }
-        let key = Self(Secret::build(|bytes| {
-            let mut count = 0usize;
-            for (out, byte) in bytes.iter_mut().zip(parsed.byte_iter()) {
-                *out = byte;
-                count = count.saturating_add(1);
-            }
-            if count == 32 { Ok(()) } else { Err(invalid("of another length")) }
-        })?);
-        let canonical = key.to_text()?;
-        if canonical.eq_ignore_ascii_case(&compact) { Ok(key) } else { Err(invalid("not in its one text form")) }
+        text::parse(PREFIX, "recovery key", text).map(Self)
     }
 
     /// The text to print and keep. Whoever has it can open the repository.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`]; not expected.
+    /// [`Error::Internal`](crate::Error::Internal); not expected.
     pub fn to_text(&self) -> Result<Zeroizing<String>> {
-        const REFUSED: Error = Error::Internal("Bech32m refused a key");
-        let prefix = Hrp::parse(PREFIX).map_err(|_| REFUSED)?;
-        let mut text = Zeroizing::new(String::with_capacity(80));
-        bech32::encode_lower_to_fmt::<Bech32m, String>(&mut text, prefix, self.0.expose()).map_err(|_| REFUSED)?;
-        Ok(text)
+        text::write(PREFIX, &self.0)
     }
 
     pub(crate) fn expose(&self) -> &[u8; 32] {
@@ -86,6 +60,8 @@ impl fmt::Debug for RecoveryKey {
 
 #[cfg(test)]
 mod tests {
+    use bech32::{Bech32m, Hrp};
+
     use super::*;
     use crate::entropy::SeededEntropy;
 

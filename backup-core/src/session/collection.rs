@@ -1,4 +1,4 @@
-//! Records of collections, as readers and writers of backups need them.
+//! Records of collections and forgetting: read by everybody, made by whoever has the maintenance key.
 //!
 //! A collection condemns packs in a *mark* and deletes them only after its *final*. The final
 //! carries a checkpoint: the outcome objects of all commits that are valid, because their slots
@@ -6,10 +6,13 @@
 
 use hashbrown::HashSet;
 
-use crate::crypto::VerifyingKey;
-use crate::error::Result;
+use crate::crypto::{SigningKey, VerifyingKey};
+use crate::error::{Error, Result};
 use crate::format::cbor::{self, MapReader};
-use crate::id::{ObjectName, RepositoryId};
+use crate::id::{BackupId, ObjectName, RepositoryId, SessionId};
+use crate::length::to_u64;
+use crate::limits;
+use crate::session::commit::REVOKE_LABEL;
 use crate::session::record;
 
 pub(crate) const MARK_LABEL: &str = "backup/v1/collection-mark";
@@ -79,7 +82,7 @@ pub(crate) fn read_forget(
     bytes: &[u8],
     maintenance: &VerifyingKey,
     repository: RepositoryId,
-    commit: &crate::id::BackupId,
+    commit: &BackupId,
     name: &str,
 ) -> Result<()> {
     let opened = record::open(bytes, &[(FORGET_LABEL, maintenance)], "forget record", &name)?;
@@ -121,26 +124,81 @@ fn names(map: &mut MapReader<'_>, key: u64) -> Result<Vec<ObjectName>> {
     Ok(names.iter().map(|name| ObjectName::new(*name)).collect())
 }
 
-/// Makes the records that a collector will make: for tests of readers and writers.
+/// A mark.
+pub(crate) fn seal_mark(key: &SigningKey, of: RepositoryId, number: u32, condemned: &[ObjectName]) -> Result<Vec<u8>> {
+    let payload = cbor::encode_map(|map| {
+        map.bytes(1, of.as_bytes());
+        map.u64(2, u64::from(number));
+        map.bytes(3, &list(condemned));
+    })?;
+    within(record::seal(MARK_LABEL, &payload, key)?, "size of a collection mark", limits::COLLECTION)
+}
+
+/// A final. `checkpoint` has outcome objects, whole.
+pub(crate) fn seal_final(
+    key: &SigningKey,
+    of: RepositoryId,
+    number: u32,
+    condemned: &[ObjectName],
+    checkpoint: &[impl AsRef<[u8]>],
+    indexes: &[ObjectName],
+) -> Result<Vec<u8>> {
+    let payload = cbor::encode_map(|map| {
+        map.bytes(1, of.as_bytes());
+        map.u64(2, u64::from(number));
+        map.bytes(3, &list(condemned));
+        map.array(4, |array| checkpoint.iter().for_each(|commit| array.bytes(commit.as_ref())));
+        map.bytes(5, &list(indexes));
+    })?;
+    within(record::seal(FINAL_LABEL, &payload, key)?, "size of a collection final", limits::COLLECTION)
+}
+
+/// An abort.
+pub(crate) fn seal_abort(key: &SigningKey, of: RepositoryId, number: u32) -> Result<Vec<u8>> {
+    let payload = cbor::encode_map(|map| {
+        map.bytes(1, of.as_bytes());
+        map.u64(2, u64::from(number));
+    })?;
+    record::seal(ABORT_LABEL, &payload, key)
+}
+
+/// A revocation of a session.
+pub(crate) fn seal_revocation(key: &SigningKey, of: RepositoryId, session: SessionId) -> Result<Vec<u8>> {
+    let payload = cbor::encode_map(|map| {
+        map.bytes(1, of.as_bytes());
+        map.bytes(2, session.as_bytes());
+    })?;
+    record::seal(REVOKE_LABEL, &payload, key)
+}
+
+/// A record that a backup is forgotten.
+pub(crate) fn seal_forget(key: &SigningKey, of: RepositoryId, commit: BackupId) -> Result<Vec<u8>> {
+    let payload = cbor::encode_map(|map| {
+        map.bytes(1, of.as_bytes());
+        map.bytes(2, commit.as_bytes());
+    })?;
+    record::seal(FORGET_LABEL, &payload, key)
+}
+
+fn list(names: &[ObjectName]) -> Vec<u8> {
+    let mut names: Vec<_> = names.iter().map(|name| *name.as_bytes()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.concat()
+}
+
+fn within(bytes: Vec<u8>, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let length = to_u64(bytes.len());
+    if length > limit { Err(Error::limit(what, length, limit)) } else { Ok(bytes) }
+}
+
+/// The records of a collector as values: for tests of readers and writers.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing {
     use super::*;
-    use crate::crypto::SigningKey;
-    use crate::id::{BackupId, SessionId};
-
-    fn list(names: &[ObjectName]) -> Vec<u8> {
-        let mut names: Vec<_> = names.iter().map(|name| *name.as_bytes()).collect();
-        names.sort_unstable();
-        names.concat()
-    }
 
     pub(crate) fn mark(key: &SigningKey, of: RepositoryId, number: u32, condemned: &[ObjectName]) -> Vec<u8> {
-        let payload = cbor::encode_map(|map| {
-            map.bytes(1, of.as_bytes());
-            map.u64(2, u64::from(number));
-            map.bytes(3, &list(condemned));
-        });
-        record::seal(MARK_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+        seal_mark(key, of, number, condemned).unwrap_or_default()
     }
 
     pub(crate) fn finale(
@@ -151,37 +209,18 @@ pub(crate) mod testing {
         checkpoint: &[Vec<u8>],
         indexes: &[ObjectName],
     ) -> Vec<u8> {
-        let payload = cbor::encode_map(|map| {
-            map.bytes(1, of.as_bytes());
-            map.u64(2, u64::from(number));
-            map.bytes(3, &list(condemned));
-            map.array(4, |array| checkpoint.iter().for_each(|commit| array.bytes(commit)));
-            map.bytes(5, &list(indexes));
-        });
-        record::seal(FINAL_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+        seal_final(key, of, number, condemned, checkpoint, indexes).unwrap_or_default()
     }
 
     pub(crate) fn abort(key: &SigningKey, of: RepositoryId, number: u32) -> Vec<u8> {
-        let payload = cbor::encode_map(|map| {
-            map.bytes(1, of.as_bytes());
-            map.u64(2, u64::from(number));
-        });
-        record::seal(ABORT_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+        seal_abort(key, of, number).unwrap_or_default()
     }
 
     pub(crate) fn revoke(key: &SigningKey, of: RepositoryId, session: SessionId) -> Vec<u8> {
-        let payload = cbor::encode_map(|map| {
-            map.bytes(1, of.as_bytes());
-            map.bytes(2, session.as_bytes());
-        });
-        record::seal(crate::session::commit::REVOKE_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+        seal_revocation(key, of, session).unwrap_or_default()
     }
 
     pub(crate) fn forget(key: &SigningKey, of: RepositoryId, commit: BackupId) -> Vec<u8> {
-        let payload = cbor::encode_map(|map| {
-            map.bytes(1, of.as_bytes());
-            map.bytes(2, commit.as_bytes());
-        });
-        record::seal(FORGET_LABEL, &payload.unwrap_or_default(), key).unwrap_or_default()
+        seal_forget(key, of, commit).unwrap_or_default()
     }
 }

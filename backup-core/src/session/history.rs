@@ -26,7 +26,7 @@ pub(crate) struct History {
     /// Commits that are valid, forgotten ones included: their packs are there until a collection.
     pub(crate) valid: BTreeMap<BackupId, Commit>,
     pub(crate) forgotten: BTreeSet<BackupId>,
-    /// Packs that a collection condemned: nothing new may refer to them.
+    /// Packs, and bodies and index objects, that a collection condemned: nothing new may refer to them.
     pub(crate) condemned: HashSet<ObjectName>,
     /// Index objects that name every pack of the valid commits.
     pub(crate) indexes: BTreeSet<ObjectName>,

@@ -72,13 +72,7 @@ impl SessionWriter {
 
     /// The session's mark `open`.
     fn mark(&self, now: Timestamp) -> Result<(Key, Bytes)> {
-        let (seconds, nanoseconds) = now.to_unix();
-        let bytes = cbor::encode_map(|map| {
-            map.bytes(1, self.session.as_bytes());
-            map.u64(2, u64::from(self.generation));
-            map.i64(3, seconds);
-            map.u64(4, u64::from(nanoseconds));
-        })?;
+        let bytes = SessionStart { session: self.session, generation: self.generation, time: now }.encode()?;
         Ok((Place::SessionOpen(self.generation, self.session).key(), bytes.into()))
     }
 
@@ -181,6 +175,37 @@ impl SessionWriter {
             }
             Err(_) => Err(Error::UnknownOutcome { what: format!("session {}", self.session), source: error }),
         }
+    }
+}
+
+/// What stands in the `open` of a session: for people, and for collectors who wait for young sessions.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SessionStart {
+    pub(crate) session: SessionId,
+    pub(crate) generation: u32,
+    pub(crate) time: Timestamp,
+}
+
+impl SessionStart {
+    fn encode(&self) -> Result<Vec<u8>> {
+        let (seconds, nanoseconds) = self.time.to_unix();
+        cbor::encode_map(|map| {
+            map.bytes(1, self.session.as_bytes());
+            map.u64(2, u64::from(self.generation));
+            map.i64(3, seconds);
+            map.u64(4, u64::from(nanoseconds));
+        })
+    }
+
+    /// Reads an `open` object. Nobody signed it. `name` is its storage key.
+    pub(crate) fn decode(bytes: &[u8], name: &str) -> Result<Self> {
+        let mut map = cbor::decode(bytes, "session mark", &name)?.map()?;
+        let session = SessionId::new(map.required(1)?.fixed()?);
+        let generation = map.required(2)?.u32()?;
+        let (seconds, nanoseconds) = (map.required(3)?.i64()?, map.required(4)?.u32()?);
+        let time = Timestamp::from_unix(seconds, nanoseconds).map_err(|_| map.damaged("its time is out of range"))?;
+        map.finish()?;
+        Ok(Self { session, generation, time })
     }
 }
 
