@@ -22,10 +22,10 @@ first=$(cargo test --workspace --all-features --no-run 2>&1 | sed -n 's/^  Execu
 runner='target."cfg(all())".runner=["env","RUSTC_BOOTSTRAP=1"]'
 if RUSTC_BOOTSTRAP=1 "$first" --list -Z unstable-options --report-time >"$output" 2>/dev/null; then
     : >"$output"
-    run cargo --config "$runner" test --workspace --all-features --tests -- -Z unstable-options --report-time
+    run cargo --config "$runner" test --workspace --all-features --no-fail-fast --tests -- -Z unstable-options --report-time
 else
     : >"$output"
-    run cargo test --workspace --all-features --tests
+    run cargo test --workspace --all-features --no-fail-fast --tests
 fi && run cargo test --workspace --all-features --doc
 status=$?
 ended=$(date +%s)

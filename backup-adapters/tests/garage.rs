@@ -158,6 +158,7 @@ struct Cluster {
     program: PathBuf,
     nodes: [Option<Child>; 3],
     ports: [[u16; 2]; 3],
+    ids: Vec<String>,
     key: (String, String),
 }
 
@@ -171,17 +172,16 @@ impl Cluster {
         }
         let place = tempfile::tempdir().unwrap();
         let ports = free_ports();
-        let mut cluster =
-            Self { place, program, nodes: [None, None, None], ports, key: (String::new(), String::new()) };
+        let key = (String::new(), String::new());
+        let mut cluster = Self { place, program, nodes: [None, None, None], ports, ids: Vec::new(), key };
         for number in 0..3 {
             cluster.configure(number);
             cluster.launch(number);
         }
-        let ids: Vec<String> = (0..3).map(|number| cluster.until_it_works(number, &["node", "id", "-q"])).collect();
-        for id in &ids[1..] {
-            cluster.until_it_works(0, &["node", "connect", id.trim()]);
-        }
-        for id in &ids {
+        cluster.ids =
+            (0..3).map(|number| cluster.until_it_works(number, &["node", "id", "-q"]).trim().to_owned()).collect();
+        cluster.connect(0);
+        for id in &cluster.ids {
             let id = id.split('@').next().unwrap();
             cluster.run(0, &["layout", "assign", "-z", "here", "-c", "1G", id]);
         }
@@ -238,7 +238,15 @@ impl Cluster {
 
     fn revive(&mut self, number: usize) {
         self.launch(number);
-        self.until_it_works(number, &["status"]);
+        // By itself it looks for the others once a minute.
+        self.connect(number);
+    }
+
+    /// The node knows all others when this returns.
+    fn connect(&self, number: usize) {
+        for id in (0..3).filter(|other| *other != number).map(|other| &self.ids[other]) {
+            self.until_it_works(number, &["node", "connect", id]);
+        }
     }
 
     fn run(&self, number: usize, arguments: &[&str]) -> String {
