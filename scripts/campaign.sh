@@ -6,7 +6,7 @@
 #                                        KILL_SEED=N repeats the round with that seed
 #   scripts/campaign.sh model            larger worlds of the model of the protocol, and the ways to what breaks without a rule
 #   scripts/campaign.sh simulation [N]   N worlds of processes that take turns, 20000 unless N says otherwise;
-#                                        SIMULATION_SEED=N repeats the world with that seed
+#                                        SIMULATION_SEED=N repeats the world with that seed, SIMULATION_TRACE=1 shows it
 #   scripts/campaign.sh archive          an archive of 1 GiB, damaged and repaired (scripts/archive.sh)
 set -eu
 cd "$(dirname "$0")/.."

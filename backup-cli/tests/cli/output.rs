@@ -95,6 +95,8 @@ fn the_shapes_of_json_are_stable() {
             "objects_checked",
             "ok",
             "partial",
+            "repository",
+            "shard",
             "started"
         ]
     );

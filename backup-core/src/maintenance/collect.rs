@@ -183,7 +183,7 @@ fn begin(site: &Site<'_>, key: &SigningKey, number: u32, before: &History, optio
     check_sound(site, &history, options)?;
     let mut needs = Needs::default();
     needs.add(site, &history)?;
-    check_packs(&needs, &listed, options)?;
+    check_packs(site, &needs, &listed, options)?;
     condemned.retain(|name| !history.indexes.contains(name));
     for commit in history.commits.values() {
         condemned.remove(&commit.content.body);
@@ -266,14 +266,17 @@ fn decide(
     let history = history_of(site, number, before, options)?;
     marked.needs.add(site, &history)?;
     let listed = packs(site)?;
-    check_packs(&marked.needs, &listed, options)?;
+    check_packs(site, &marked.needs, &listed, options)?;
     let pinned: BTreeSet<ObjectName> =
         history.commits.values().flat_map(|commit| &commit.content.indexes).copied().collect();
     let mut carried: BTreeSet<ObjectName> = history.indexes.difference(&pinned).copied().collect();
-    let segments = index_segments(site)?;
+    // One that an older final condemned may still be there, and go at any moment. One that the mark condemned may be of a
+    // session that has committed since.
+    let mut segments = index_segments(site)?;
+    segments.retain(|name| !history.gone.contains(name) && !pinned.contains(name));
     match site.unlocked {
         Some(_) => carried.extend(segments.iter().filter(|name| marked.condemned.contains(*name))),
-        None => carried.extend(segments.difference(&pinned)),
+        None => carried.extend(segments),
     }
     let bodies: HashSet<ObjectName> = history.commits.values().map(|commit| commit.content.body).collect();
     let mut condemned = marked.condemned;

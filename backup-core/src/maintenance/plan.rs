@@ -130,7 +130,7 @@ fn plan(site: &Site<'_>, options: &CollectOptions) -> Result<CollectionPlan> {
     check_sound(site, &history, options)?;
     let mut needs = Needs::default();
     needs.add(site, &history)?;
-    check_packs(&needs, &listed, options)?;
+    check_packs(site, &needs, &listed, options)?;
     let stage = Stage::find(site, &history)?;
     let mut plan = CollectionPlan {
         number: stage.number(),

@@ -108,13 +108,23 @@ fn place_of(flaw: &Flaw) -> Option<Place> {
 
 /// Refuses to delete anything while packs are missing that backups need: another pack may have what they had.
 ///
+/// `listed` may be older than `needs`: what was committed in between needs packs that it lacks, so it is listed again
+/// before anything is called missing.
+///
 /// # Errors
 ///
-/// [`Error::Damaged`] naming one of them.
-pub(super) fn check_packs(needs: &Needs, listed: &BTreeMap<ObjectName, u64>, options: &CollectOptions) -> Result<()> {
-    if options.despite_damage {
+/// [`Error::Damaged`] naming one of them; [`Error::Storage`].
+pub(super) fn check_packs(
+    site: &Site<'_>,
+    needs: &Needs,
+    listed: &BTreeMap<ObjectName, u64>,
+    options: &CollectOptions,
+) -> Result<()> {
+    let is_there = |listed: &BTreeMap<ObjectName, u64>| needs.iter().all(|(name, size)| listed.get(name) == Some(size));
+    if options.despite_damage || is_there(listed) {
         return Ok(());
     }
+    let listed = packs(site)?;
     for (name, size) in needs.iter() {
         let reason = match listed.get(name) {
             Some(found) if found == size => continue,

@@ -28,6 +28,8 @@ pub(crate) struct History {
     pub(crate) forgotten: BTreeSet<BackupId>,
     /// Packs, and bodies and index objects, that a collection condemned: nothing new may refer to them.
     pub(crate) condemned: HashSet<ObjectName>,
+    /// Those of them that a final names: somebody may delete them at any time, if they are not gone.
+    pub(crate) gone: HashSet<ObjectName>,
     /// Index objects that name every pack of the valid commits.
     pub(crate) indexes: BTreeSet<ObjectName>,
     /// Sessions that were opened and have no outcome.
@@ -201,6 +203,7 @@ impl History {
                 Ok(CollectionOutcome::Final(found)) => {
                     self.newest_mark = self.newest_mark.max(*number);
                     self.condemned.extend(&found.condemned);
+                    self.gone.extend(&found.condemned);
                     self.newest_final = *number;
                     self.closed = self.closed.max(*number);
                     newest = Some(found);

@@ -2,6 +2,7 @@
 
 use backup_core::ErrorKind;
 use backup_core::id::BackupId;
+use backup_core::maintenance::{CollectOptions, OpenSessions};
 use backup_core::repository::{Backup, Repository};
 
 use crate::collector::{Omission, collect};
@@ -65,7 +66,8 @@ pub(crate) fn reader(running: &Running, oracle: &Oracle, number: usize) {
     }
 }
 
-/// Forgets some backups and collects.
+/// Forgets some backups and collects: with the engine's own collector, or by the steps of the format alone. Both are at
+/// work in one repository. What is left out, the second one leaves out.
 pub(crate) fn maintainer(running: &Running, oracle: &Oracle, signer: &Repository, number: usize, omission: Omission) {
     let storage = running.storage();
     let Ok(repository) = open(running.storage(), 300 + number as u64) else { return };
@@ -76,13 +78,36 @@ pub(crate) fn maintainer(running: &Running, oracle: &Oracle, signer: &Repository
         {
             let id = shown[running.below(shown.len())].id;
             oracle.forgets(id);
-            let (key, bytes) = backup_core::testing::forget(signer, id).unwrap();
-            drop(storage.put(&key, bytes.into(), backup_core::storage::PutMode::Create));
+            match repository.forget(&[id], &control(1)) {
+                Ok(_) => {}
+                Err(error) => expect_kind(&error, &[ErrorKind::NotFound]),
+            }
         }
-        if running.is_dead() || collect(&*storage, signer, running, omission).is_err() && running.is_dead() {
+        if running.is_dead() {
+            return;
+        }
+        if omission != Omission::Nothing || running.below(3) == 0 {
+            drop(collect(&*storage, signer, running, omission));
+        } else if let Err(error) = repository.collect(&collect_options(running), &control(1)) {
+            // It refuses where bodies are and no commit is, as commits may have been lost.
+            let is_refused = chain(&error).contains("no commit of any backup is");
+            expect_kind(&error, if is_refused { &[ErrorKind::Damaged] } else { &[] });
+        }
+        if running.is_dead() {
             return;
         }
     }
+}
+
+fn collect_options(running: &Running) -> CollectOptions {
+    let sessions = if running.below(4) == 0 { OpenSessions::Wait } else { OpenSessions::RevokeAll };
+    CollectOptions::default().with_open_sessions(sessions)
+}
+
+/// What a storage that does not answer, and others who were quicker, lead to; and `others`.
+fn expect_kind(error: &backup_core::Error, others: &[ErrorKind]) {
+    let usual = [ErrorKind::Storage, ErrorKind::Conflict, ErrorKind::UnknownOutcome];
+    assert!(usual.contains(&error.kind()) || others.contains(&error.kind()), "{}", chain(error));
 }
 
 /// When all is over: whoever opens the repository finds what was promised, and can go on.

@@ -21,8 +21,6 @@ pub(crate) enum Omission {
     SecondLook,
     /// G7: the checkpoint has no commits.
     Checkpoint,
-    /// G7: the final names no index segments.
-    Indexes,
     /// G7: whether the final was won is not looked at, and it is put over what is there.
     Fence,
 }
@@ -229,11 +227,9 @@ pub(crate) fn collect(
     let mut checkpoint: Vec<Vec<u8>> = history.live.values().map(|commit| commit.bytes.clone()).collect();
     let mut indexes = history.indexes.clone();
     indexes.extend(history.valid.values().flat_map(|commit| &commit.indexes));
-    let mut indexes: Vec<ObjectName> = indexes.into_iter().collect();
-    match omission {
-        Omission::Checkpoint => checkpoint.clear(),
-        Omission::Indexes => indexes.clear(),
-        _ => {}
+    let indexes: Vec<ObjectName> = indexes.into_iter().collect();
+    if omission == Omission::Checkpoint {
+        checkpoint.clear();
     }
     // G7.
     let finale = testing::collection_final(signer, of, &condemned, &checkpoint, &indexes).unwrap();

@@ -116,7 +116,7 @@ fn what_was_acknowledged_restores_until_it_is_forgotten() {
         println!("{:#?}", run_named(seed));
         return;
     }
-    let seeds = number_of("SIMULATION_SEEDS").unwrap_or(1000);
+    let seeds = number_of("SIMULATION_SEEDS").unwrap_or(2000);
     let mut all = Run::default();
     for seed in 0..seeds {
         let run = run_named(seed);
@@ -151,8 +151,8 @@ fn a_collector_that_leaves_out_a_step_is_noticed() {
         return;
     }
     // Two collectors at one collection are rare: not from the first world on.
-    let fence = [(Omission::Fence, 500)];
-    let others = [Omission::Settling, Omission::SecondLook, Omission::Checkpoint, Omission::Indexes];
+    let fence = [(Omission::Fence, 1000)];
+    let others = [Omission::Settling, Omission::SecondLook, Omission::Checkpoint];
     for (omission, first) in others.map(|omission| (omission, 0)).into_iter().chain(fence) {
         let is_noticed = |seed: &u64| catch_unwind(AssertUnwindSafe(|| run(*seed, omission))).is_err();
         let noticed = (first..first + 2000).find(is_noticed);

@@ -84,6 +84,8 @@ pub(crate) struct Scheduler {
     turned: Condvar,
     storage: Arc<MemoryStorage>,
     weather: Weather,
+    /// Whether every operation is printed (`SIMULATION_TRACE`).
+    is_traced: bool,
 }
 
 /// What becomes of an operation.
@@ -106,7 +108,8 @@ impl Scheduler {
         let actor = |number| Actor { is_steady: steady.contains(&number), ..Actor::default() };
         let actors = (0..actors).map(actor).collect();
         let state = State { numbers, turn: None, actors, late: Vec::new(), events: Events::default() };
-        Arc::new(Self { state: Mutex::new(state), turned: Condvar::new(), storage, weather })
+        let is_traced = std::env::var_os("SIMULATION_TRACE").is_some();
+        Arc::new(Self { state: Mutex::new(state), turned: Condvar::new(), storage, weather, is_traced })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -151,6 +154,9 @@ impl Scheduler {
             state = self.wait(state, actor);
         }
         state.events.operations += 1;
+        if self.is_traced {
+            println!("{:6} actor {actor}: {name}", state.events.operations);
+        }
         let mark = blake3::hash(&[&state.events.trace.to_le_bytes()[..], &[actor as u8], name.as_bytes()].concat());
         state.events.trace = u64::from_le_bytes(mark.as_bytes()[..8].try_into().unwrap());
         if !state.late.is_empty() && state.numbers.once_in(20) {
@@ -158,6 +164,9 @@ impl Scheduler {
             let at = state.numbers.below(count);
             let (key, bytes) = state.late.swap_remove(at);
             state.events.late_puts += 1;
+            if self.is_traced {
+                println!("       late put of {key}");
+            }
             drop(self.storage.put(&key, bytes, PutMode::Create));
         }
         if state.actors[actor].is_dead {
