@@ -10,6 +10,7 @@ lint:
 	cargo clippy -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 	sh scripts/deny.sh
+	sh scripts/python.sh
 
 # The tests come last, so that what they say stands at the end.
 test: lint

@@ -5,20 +5,21 @@ import os
 import random
 import stat
 import sys
+from collections.abc import Callable
 
 
-def small_content(generator, number):
+def small_content(generator: random.Random, number: int) -> bytes:
     """Mostly a few hundred bytes of text, sometimes nothing, sometimes some kilobytes."""
     size = min(16384, int(2 ** generator.gauss(9, 1.5)))
     text = "".join(f"{name} = {generator.getrandbits(32)}\n" for name in ("number", "owner", "checksum"))
     return (f"file {number}\n{text}" * (size // 64 + 1)).encode()[: size if number % 100 else 0]
 
 
-def file_path(root, number):
+def file_path(root: str, number: int) -> str:
     return os.path.join(root, f"{number // 100000:02}", f"{number // 1000 % 100:02}", f"file-{number}.conf")
 
 
-def files(root, count):
+def files(root: str, count: str) -> None:
     generator = random.Random(2)
     for number in range(int(count)):
         path = file_path(root, number)
@@ -34,19 +35,19 @@ def files(root, count):
         os.close(descriptor)
 
 
-def change_files(root, count):
+def change_files(root: str, count: str) -> None:
     """One in a hundred is written anew, one in a thousand is removed, one in a thousand is added."""
-    generator, count = random.Random(3), int(count)
-    for number in range(0, count, 100):
+    generator, end = random.Random(3), int(count)
+    for number in range(0, end, 100):
         with open(file_path(root, number), "wb") as file:
             file.write(small_content(generator, number + 1))
-    for number in range(500, count, 1000):
+    for number in range(500, end, 1000):
         os.remove(file_path(root, number))
         with open(file_path(root, number) + ".new", "wb") as file:
             file.write(small_content(generator, number + 1))
 
 
-def same(one, two):
+def same(one: str, two: str) -> None:
     """Names, kinds, modes, times, links and contents."""
     compared, pending = 0, [""]
     while pending:
@@ -79,7 +80,7 @@ def same(one, two):
     print(f"== files: {compared} entries are the same", file=sys.stderr)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "files": files,
     "change-files": change_files,
     "same": same,

@@ -11,9 +11,10 @@ import json
 import struct
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import zstandard
-from argon2.low_level import ARGON2_VERSION, Type, core, ffi, lib
+from argon2.low_level import ARGON2_VERSION, Type, core, ffi, lib  # type: ignore[attr-defined, unused-ignore]
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,23 +24,23 @@ SUITE = 1
 TYPES = {"type_data_pack": 2, "type_meta_pack": 3, "type_body": 5}
 
 
-def load(name):
+def load(name: str) -> Any:
     return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
-def unhex(text):
+def unhex(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def pattern(length):
+def pattern(length: int) -> bytes:
     return bytes((i * 7 + i // 251 + 1) & 0xFF for i in range(length))
 
 
-def extract(salt, key):
+def extract(salt: bytes, key: bytes) -> bytes:
     return hmac.new(salt, key, hashlib.sha256).digest()
 
 
-def expand(prk, info, length):
+def expand(prk: bytes, info: bytes, length: int) -> bytes:
     output, block = b"", b""
     for counter in range(1, -(-length // 32) + 1):
         block = hmac.new(prk, block + info + bytes([counter]), hashlib.sha256).digest()
@@ -47,11 +48,11 @@ def expand(prk, info, length):
     return output[:length]
 
 
-def split(okm):
+def split(okm: bytes) -> tuple[bytes, bytes, bytes]:
     return okm[:32], okm[32:44], okm[44:76]
 
 
-def padme(length):
+def padme(length: int) -> int:
     if length < 2:
         return length
     exponent = length.bit_length() - 1
@@ -60,7 +61,7 @@ def padme(length):
     return (length + mask) & ~mask
 
 
-def check_keys():
+def check_keys() -> int:
     vectors = load("keys.json")
     for vector in vectors:
         root = extract(unhex(vector["repository"]), unhex(vector["root_key"]))
@@ -80,7 +81,17 @@ def check_keys():
     return len(vectors)
 
 
-def seal(kind, repository, generation, session, type_key, hedge_key, random, padded, body):
+def seal(
+    kind: int,
+    repository: bytes,
+    generation: int,
+    session: bytes,
+    type_key: bytes,
+    hedge_key: bytes,
+    random: bytes,
+    padded: int,
+    body: bytes,
+) -> bytes:
     """The whole object, as the format says it is made."""
     plain = struct.pack("<Q", len(body)) + body
     frame_log2 = 16 if len(plain) > 65536 else 12
@@ -98,12 +109,12 @@ def seal(kind, repository, generation, session, type_key, hedge_key, random, pad
     result = header + commitment
     for frame in range(frames):
         mask = bytes(3) + bytes([frame == frames - 1]) + struct.pack(">Q", frame)
-        nonce = bytes(a ^ b for a, b in zip(iv, mask))
+        nonce = bytes(a ^ b for a, b in zip(iv, mask, strict=True))
         result += cipher.encrypt(nonce, plain[frame * frame_size : (frame + 1) * frame_size], None)
     return result
 
 
-def check_objects():
+def check_objects() -> int:
     vectors = load("objects.json")
     for vector in vectors:
         object_ = seal(
@@ -124,7 +135,7 @@ def check_objects():
     return len(vectors)
 
 
-def argon2id(password, salt, parameters, secret):
+def argon2id(password: bytes, salt: bytes, parameters: dict[str, int], secret: bytes) -> bytes:
     """Argon2id of the reference implementation, with its secret input."""
     output = ffi.new("uint8_t[]", 32)
     inputs = [ffi.from_buffer("uint8_t[]", data) for data in (password, salt, secret)]
@@ -156,13 +167,13 @@ def argon2id(password, salt, parameters, secret):
     return bytes(ffi.buffer(output, 32))
 
 
-def bech32m(prefix, data):
+def bech32m(prefix: str, data: bytes) -> str:
     charset = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
     bits = "".join(f"{byte:08b}" for byte in data)
     bits += "0" * (-len(bits) % 5)
     values = [int(bits[i : i + 5], 2) for i in range(0, len(bits), 5)]
 
-    def polymod(symbols):
+    def polymod(symbols: list[int]) -> int:
         check = 1
         for value in symbols:
             top = check >> 25
@@ -177,7 +188,7 @@ def bech32m(prefix, data):
     return prefix + "1" + "".join(charset[value] for value in values)
 
 
-def check_slots():
+def check_slots() -> int:
     vectors = load("slots.json")
     for vector in vectors:
         repository, slot_id = unhex(vector["repository"]), unhex(vector["slot_id"])
@@ -202,10 +213,10 @@ def check_slots():
     return len(vectors)
 
 
-def cbor(value):
+def cbor(value: Any) -> bytes:
     """The deterministic profile: shortest heads, definite lengths, integer keys ascending."""
 
-    def head(major, number):
+    def head(major: int, number: int) -> bytes:
         for size, code in ((0, None), (1, 24), (2, 25), (4, 26), (8, 27)):
             if code is None:
                 if number < 24:
@@ -227,7 +238,7 @@ def cbor(value):
     return head(5, len(value)) + b"".join(cbor(key) + cbor(value[key]) for key in sorted(value))
 
 
-def check_records():
+def check_records() -> int:
     vectors = load("records.json")
     repository = unhex(vectors["repository"])
 
@@ -292,10 +303,10 @@ def check_records():
 GOLDEN = HERE / "golden" / "repository"
 
 
-def uncbor(data):
+def uncbor(data: bytes) -> Any:
     """Reads the deterministic profile; that it is deterministic is checked by writing it again."""
 
-    def item(at):
+    def item(at: int) -> tuple[Any, int]:
         major, code = data[at] >> 5, data[at] & 31
         size = {24: 1, 25: 2, 26: 4, 27: 8}.get(code, 0)
         number = int.from_bytes(data[at + 1 : at + 1 + size], "big") if size else code
@@ -326,7 +337,7 @@ def uncbor(data):
     return value
 
 
-def open_object(object_, base_keys):
+def open_object(object_: bytes, base_keys: dict[tuple[int, int], bytes]) -> tuple[int, int, bytes]:
     """Type, generation and body of a sealed object. `base_keys` has the key by (type, generation)."""
     kind, log2 = object_[9], object_[11]
     generation, frames = struct.unpack("<II", object_[32:40])
@@ -338,7 +349,7 @@ def open_object(object_, base_keys):
     for frame in range(frames):
         mask = bytes(3) + bytes([frame == frames - 1]) + struct.pack(">Q", frame)
         start = 128 + frame * ((1 << log2) + 16)
-        nonce = bytes(a ^ b for a, b in zip(iv, mask))
+        nonce = bytes(a ^ b for a, b in zip(iv, mask, strict=True))
         plain += cipher.decrypt(nonce, object_[start : start + (1 << log2) + 16], None)
     (length,) = struct.unpack("<Q", plain[:8])
     assert not any(plain[8 + length :])
@@ -348,7 +359,7 @@ def open_object(object_, base_keys):
 class Golden:
     """The keys of the golden repository."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         password = json.loads((HERE / "golden/contents.json").read_text(encoding="utf-8"))["password"]
         self.objects = {
             str(file.relative_to(GOLDEN)): file.read_bytes() for file in sorted(GOLDEN.rglob("*")) if file.is_file()
@@ -375,10 +386,10 @@ class Golden:
                 info = b"backup/v1/type\0" + bytes([kind, SUITE]) + struct.pack("<I", generation)
                 self.keys[kind, generation] = expand(prk, info, 32)
 
-    def open(self, key):
+    def open(self, key: str) -> tuple[int, int, bytes]:
         return open_object(self.objects[key], self.keys)
 
-    def record(self, object_, label):
+    def record(self, object_: bytes, label: str) -> Any:
         """The payload of a record that is signed as its label asks for."""
         record = uncbor(object_)
         assert record[1] == label
@@ -388,11 +399,11 @@ class Golden:
         return uncbor(record[2])
 
 
-def places(data):
+def places(data: Any) -> Any:
     return [[data[at : at + 32].hex(), *struct.unpack("<Q", data[at + 32 : at + 40])] for at in range(0, len(data), 40)]
 
 
-def check_packs():
+def check_packs() -> int:
     vectors, golden, places_of_chunks = load("packs.json"), Golden(), set()
     for vector in vectors["packs"]:
         kind, generation, body = golden.open(vector["key"])
@@ -431,7 +442,7 @@ def check_packs():
     return len(vectors["packs"]) + len(vectors["indexes"])
 
 
-def check_commits():
+def check_commits() -> int:
     vectors, golden = load("commits.json"), Golden()
     repository = golden.config[2]
     for vector in vectors["commits"]:

@@ -25,7 +25,7 @@ KINDS = dict.fromkeys(("damaged", "bytes", "record", "structure", "chunk", "size
 
 def is_not_read(state: dict[str, Any]) -> bool:
     """Marks matter to writers alone, and slots to nobody who has opened the repository."""
-    place = state["object"]
+    place: str = state["object"]
     return state["operation"] == "verify" and (place.startswith("keys/") or place.endswith("/mark"))
 
 

@@ -124,7 +124,9 @@ def check_leftovers(site: Site) -> None:
     """Keyrings and slots of inits that died or lost are in nobody's way."""
     one = site.create("one")
     for kind, offset, name in (("keyring", 16, "00000002"), ("keys", 16, "00" * 16), ("keys", 16, "ff" * 16)):
-        (ours,) = [path for path in (site.directory / kind).iterdir() if not path.name.startswith(("00000002", "00" * 16))]
+        (ours,) = [
+            path for path in (site.directory / kind).iterdir() if not path.name.startswith(("00000002", "00" * 16))
+        ]
         data = bytearray(ours.read_bytes())
         data[offset : offset + 16] = bytes(byte ^ 0x55 for byte in data[offset : offset + 16])
         (site.directory / kind / name).write_bytes(data)
