@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import DomainDispatcherApplication, create_backend_app  # type: ignore[attr-defined, unused-ignore]
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 Environment = dict[str, Any]
