@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use backup_core::content::EntryPath;
 use backup_core::crypto::Argon2Parameters;
 use backup_core::entropy::OsEntropy;
 use backup_core::keys::Credential;
+use backup_core::maintenance::{CollectOptions, CollectionState, OpenSessions};
 use backup_core::repository::{
     Backup, BackupKind, BackupOptions, Control, Environment, InitOptions, Repository, VerifyLevel, VerifyOptions,
 };
@@ -397,6 +399,81 @@ fn four_writers_at_once() {
         assert!(restored(&repository, backup, "stream") == content(writer), "writer {writer}");
     }
     verify(&repository);
+}
+
+/// Four writers make backup after backup, while somebody forgets the first ones and collects.
+#[test]
+fn four_writers_and_a_collector() {
+    const WRITERS: u64 = 4;
+    const ROUNDS: u64 = 3;
+    let Some(server) = S3Server::get() else { return };
+    let place = format!("bucket/{}", S3Server::prefix());
+    let password = Password::from("four writers and a collector");
+    init(open(&server.endpoint(), &place), &password).unwrap();
+    let another = || {
+        let storage = Arc::new(open(&server.endpoint(), &place));
+        Repository::open(storage, &Credential::from(&password), environment()).unwrap()
+    };
+    // A third is the same for all of them, a third for all rounds of one.
+    let content = |writer: u64, round: u64| {
+        [noise(1 << 20, 77), noise(1 << 20, writer), noise(1 << 20, 100 * (writer + 1) + round)].concat()
+    };
+    let running = AtomicU64::new(WRITERS);
+    let write = |writer: u64| {
+        let repository = another();
+        let made: Vec<(u64, u64, Backup)> = (0..ROUNDS)
+            .map(|round| {
+                let made = store(&repository, "stream", &content(writer, round));
+                (writer, round, made.unwrap_or_else(|error| panic!("writer {writer}: {}", chain(&error))))
+            })
+            .collect();
+        running.fetch_sub(1, Ordering::SeqCst);
+        made
+    };
+    let (made, forgotten, collections) = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let write = &write;
+                scope.spawn(move || write(writer))
+            })
+            .collect();
+        let maintainer = scope.spawn(|| {
+            let repository = another();
+            let options = CollectOptions::default().with_open_sessions(OpenSessions::Wait);
+            let (mut forgotten, mut collections) = (Vec::new(), 0);
+            while running.load(Ordering::SeqCst) > 0 {
+                // Forgets the oldest while there are others.
+                if let [oldest, _, ..] = repository.backups().unwrap().as_slice()
+                    && forgotten.len() < 4
+                {
+                    repository.forget(&[oldest.id], &control()).unwrap();
+                    forgotten.push(oldest.id);
+                }
+                let report =
+                    repository.collect(&options, &control()).unwrap_or_else(|error| panic!("{}", chain(&error)));
+                collections += u32::from(report.state == CollectionState::Finished);
+            }
+            (forgotten, collections)
+        });
+        let made: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+        let (forgotten, collections) = maintainer.join().unwrap();
+        (made, forgotten, collections)
+    });
+    let repository = another();
+    let last = repository.collect(&CollectOptions::default(), &control()).unwrap();
+    assert_eq!(last.state, CollectionState::Finished);
+    println!("{} backups, {} forgotten, {} collections", made.len(), forgotten.len(), collections + 1);
+    let shown: Vec<_> = repository.backups().unwrap().iter().map(|backup| backup.id).collect();
+    assert_eq!(shown.len() + forgotten.len(), made.len());
+    for (writer, round, backup) in &made {
+        assert_ne!(shown.contains(&backup.id), forgotten.contains(&backup.id), "{writer} {round}");
+        if shown.contains(&backup.id) {
+            assert!(restored(&repository, backup, "stream") == content(*writer, *round), "{writer} {round}");
+        }
+    }
+    verify(&repository);
+    let empty = repository.collect(&CollectOptions::default(), &control()).unwrap();
+    assert_eq!(empty.deleted.packs, 0, "the collection before left something: {empty:?}");
 }
 
 #[test]
