@@ -164,7 +164,8 @@ impl History {
         needed.extend(self.live.values().map(|commit| commit.body));
         for commit in self.live.values() {
             let closure = key(&format!("closures/{}", commit.closure));
-            let bytes = get(storage, &closure)?.unwrap_or_else(|| panic!("{closure} of a live commit is gone"));
+            // Another collector may have ended meanwhile. What is lost, readers miss.
+            let bytes = get(storage, &closure)?.ok_or(StorageError::NotFound)?;
             needed.extend(bytes[16..].chunks(40).map(|entry| name_of(&entry[..32])));
         }
         Ok(needed)
