@@ -1,5 +1,10 @@
 //! Real storage, real files and real commands for [`backup_core`]. Unix only.
 //!
+//! To begin: [`open_url`] and [`create_url`] give the storage, [`OsClock`] the clock that
+//! [`Repository`](backup_core::repository::Repository) takes; [`FileTreeSource`], [`ImageSource`] and [`CommandSource`] are what a
+//! backup is made of, [`FileTreeSink`], [`FileSink`] and [`CommandSink`] where it is restored to. The README of the project is a
+//! whole program.
+//!
 //! * [`local`]: repositories in a local directory; [`url`]: repositories by their address.
 //! * `object` (features `object`, or `s3`, `gs`, `az`): repositories in object storage.
 //! * [`tree`]: files and directories as a source and as a target.

@@ -19,12 +19,12 @@
 //! is read and nothing outside the target is written.
 
 mod file;
-mod metadata;
+pub(crate) mod metadata;
 mod root;
 mod selection;
 mod sink;
 mod source;
 
 pub use self::selection::{IMAGE_EXTENSIONS, SourceOptions};
-pub use self::sink::{FileTreeSink, OverwritePolicy, SinkOptions};
+pub use self::sink::{EXISTS, FileTreeSink, OverwritePolicy, SinkOptions};
 pub use self::source::FileTreeSource;

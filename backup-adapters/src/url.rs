@@ -29,7 +29,7 @@ pub const SCHEMES: &[&str] = &["file", "s3", "gs", "az"];
 /// # Errors
 ///
 /// [`Error::InvalidArgument`] for addresses that cannot be understood and
-/// [`Error::Unsupported`] for schemes that are not known, or whose feature this program was built without; neither shows
+/// [`Error::Unsupported`] for paths on other machines (`host:/path`), schemes that are not known, or whose feature this program was built without; neither shows
 /// user names, passwords or queries of the address. Otherwise as [`LocalStorage::open`] and `ObjectStorage::open`.
 pub fn open_url(url: &str) -> Result<Arc<dyn Storage>> {
     match bucket(url)? {
@@ -141,6 +141,14 @@ pub fn local_path(url: &str) -> Result<PathBuf> {
         if url.is_empty() {
             return Err(Error::InvalidArgument { what: "storage address".into(), reason: "it is empty".into() });
         }
+        if let Some(host) = other_machine(url) {
+            return Err(Error::Unsupported {
+                what: "storage address",
+                name: format!(
+                    "a path on the machine {host} (a directory of this machine that is called so begins with ./)"
+                ),
+            });
+        }
         return Ok(PathBuf::from(url));
     };
     if !scheme.eq_ignore_ascii_case("file") {
@@ -166,6 +174,15 @@ pub fn local_path(url: &str) -> Result<PathBuf> {
         return Err(invalid("the path contains NUL"));
     }
     Ok(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// The machine of `host:/path` and `user@host:path`, as programs that copy over SSH have them.
+fn other_machine(url: &str) -> Option<&str> {
+    let (machine, path) = url.split_once(':')?;
+    let is_name = !machine.is_empty() && !machine.contains('/');
+    // Whoever is called on that machine, it may be a secret.
+    let (user, host) = machine.rsplit_once('@').map_or((None, machine), |(user, host)| (Some(user), host));
+    (is_name && (user.is_some() || path.starts_with('/'))).then_some(host)
 }
 
 /// The scheme and what follows `://`; `None` for plain paths.
@@ -215,6 +232,9 @@ mod tests {
         assert_eq!(path("/a/b"), b"/a/b");
         assert_eq!(path("a b%20?#"), b"a b%20?#", "plain paths are taken as they are");
         assert_eq!(path("./x:y"), b"./x:y");
+        assert_eq!(path("./user@host:/y"), b"./user@host:/y");
+        assert_eq!(path("/a/user@host:/y"), b"/a/user@host:/y");
+        assert_eq!(path("x:y"), b"x:y");
         assert_eq!(path("file:///a/b%20c%c3%A4%ff"), b"/a/b c\xc3\xa4\xff");
         assert_eq!(path("FILE://localhost/a"), b"/a");
         for bad in
@@ -241,6 +261,17 @@ mod tests {
                 assert!(scheme == "s3" || text.contains("file://"), "{text}");
                 assert!(!text.contains("hunter2"), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn another_machine_is_no_directory_of_this_one() {
+        for url in ["me@host:/x", "me@host:x", "host:/x", "me:hunter2@host:/x"] {
+            let Err(error) = open_url(url) else { panic!("{url} was opened") };
+            assert!(matches!(error, Error::Unsupported { .. }), "{url}: {error}");
+            let text = error.to_string();
+            assert!(url.starts_with("me:") || text.contains("host"), "{text}");
+            assert!(!text.contains("hunter2") && text.contains("./"), "{text}");
         }
     }
 

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use backup_core::id::{BackupId, SlotId};
+use backup_core::id::SlotId;
 use backup_core::repository::{BackupKind, Shard};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::exit::Exit;
-use crate::selection::{ByteRange, parse_duration, parse_fraction, parse_label, parse_rate, parse_size};
+use crate::selection::{
+    ByteRange, parse_duration, parse_fraction, parse_id_beginning, parse_label, parse_rate, parse_size,
+};
 
 /// Make, verify and restore encrypted, deduplicated backups.
 ///
@@ -36,7 +38,8 @@ pub(crate) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Wherever a backup is asked for, `latest` names the newest one, and so does any unique beginning of an id, of at least four digits.
+Wherever a backup is asked for, `latest` names the newest one; every other is named by its id, or a unique beginning of that of at least \
+four digits.
 
 The password comes from the first of: --password-file, --password-fd or --password-command; \
 BACKUP_PASSWORD_FILE; BACKUP_PASSWORD_COMMAND; a prompt on the terminal. It is never taken from the \
@@ -219,6 +222,10 @@ pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) files: Files,
 
+    /// Make parity of what was written, which brings back what is damaged or lost of it later: at least as much as the largest
+    /// object that was written, 6 % in large backups
+    #[arg(long, help_heading = "Engine")]
+    pub(crate) parity: bool,
     /// Compare with this backup to skip unchanged files, or `none` to read everything
     /// [default: for each path the newest backup of the same kind and host that has it]
     #[arg(long, value_name = "BACKUP", help_heading = "Engine")]
@@ -246,18 +253,27 @@ pub(crate) struct Files {
 /// List the backups, oldest first
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+}
+
+/// Which backups are meant.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Filter {
     /// Only backups of this kind
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", help_heading = "Filter")]
     pub(crate) kind: Option<BackupKind>,
     /// Only backups of this host
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Filter")]
     pub(crate) host: Option<String>,
     /// Only backups with this tag; may be repeated, all must be there
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = "Filter")]
     pub(crate) tag: Vec<String>,
 }
 
 /// Show a backup and its entries
+///
+/// A filter chooses which backup `latest` is.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// Id of the backup, its unique beginning, or `latest`
@@ -271,6 +287,8 @@ pub(crate) struct Show {
     /// The backup itself, without its entries
     #[arg(long, conflicts_with_all = ["long", "entry"])]
     pub(crate) summary: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 }
 
 /// Check that backups are there and can be restored
@@ -293,9 +311,9 @@ pub(crate) struct Verify {
     /// Where --rotate-days remembers what was covered
     #[arg(long, value_name = "FILE", requires = "rotate_days", value_hint = ValueHint::FilePath)]
     pub(crate) ledger: Option<PathBuf>,
-    /// The id of a backup that must be in the repository's history: shows that it was not set back
-    #[arg(long, value_name = "ID")]
-    pub(crate) expect_head: Option<BackupId>,
+    /// The id of a backup, or the beginning of one, that must be in the repository's history: shows that it was not set back
+    #[arg(long, value_name = "ID", value_parser = parse_id_beginning)]
+    pub(crate) expect_head: Option<String>,
     /// The repository is a copy of some backups of another: those that they name need not be here
     #[arg(long)]
     pub(crate) partial_history: bool,
@@ -331,6 +349,8 @@ pub(crate) enum Level {
 }
 
 /// Restore a backup, or entries of it
+///
+/// A filter chooses which backup `latest` is.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("target").args(["to", "command"]).required(true)))]
 #[command(override_usage = "backup restore [OPTIONS] <BACKUP> --to <DIR>\n       \
@@ -360,6 +380,8 @@ pub(crate) struct Restore {
     /// Only these bytes of one entry; sizes take K, M, G and T
     #[arg(long, value_name = "OFFSET:LENGTH", requires = "entry")]
     pub(crate) range: Option<ByteRange>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 }
 
 /// Copy backups to another place
@@ -395,12 +417,16 @@ pub(crate) enum CopyLevel {
 }
 
 /// Write the content of an entry to standard output
+///
+/// A filter chooses which backup `latest` is.
 #[derive(Debug, Args)]
 pub(crate) struct Cat {
     /// Id of the backup, its unique beginning, or `latest`
     pub(crate) backup: String,
     /// Path of the entry in the backup
     pub(crate) entry: OsString,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 }
 
 /// Show what differs between two backups
@@ -606,8 +632,13 @@ pub(crate) enum KeyCommand {
     Remove {
         /// Id of the slot, as `backup key list` shows it, or its unique beginning
         slot: String,
+        /// Remove it although it is the one that the given password opens, which will open nothing then
+        #[arg(long)]
+        force: bool,
     },
     /// List the key slots; no password needed
+    ///
+    /// Where a password is given by an option or variable, the slot that it opens is marked.
     List,
     /// Replace the password that was given
     Change {
@@ -768,6 +799,7 @@ mod tests {
             "backup create --command name -- pg_dump --all",
             "backup create --image a --as x --image b --as y --parent latest --changed-ranges f --changed-ranges g",
             "backup create a --command name -- true",
+            "backup create a --parity",
             "backup list --kind data --host h --tag t --json",
             "backup show latest --long",
             "backup show latest etc/passwd",
@@ -776,9 +808,13 @@ mod tests {
             "backup verify --level bytes --backup abc --backup def",
             "backup verify --level content --sample 0.1",
             "backup verify --rotate-days 30 --ledger l",
+            "backup verify --expect-head abcd",
             "backup verify --compare /etc --compare /home",
             "backup restore latest --to /x --overwrite",
             "backup restore latest --entry a --range 1M:2 --to -",
+            "backup restore latest --kind virtual-machine --host h --tag a --tag b --to x",
+            "backup show latest --tag a",
+            "backup cat latest a --host h",
             "backup restore latest --entry a --command -- psql -q",
             "backup cat latest a",
             "backup diff a b",
@@ -838,6 +874,7 @@ mod tests {
             "backup verify --ledger f",
             "backup verify --sample 0.5 --rotate-days 3 --ledger f",
             "backup verify --expect-head abc",
+            "backup verify --expect-head latest",
             "backup restore latest",
             "backup restore latest --to x --command -- y",
             "backup restore latest --command",

@@ -16,6 +16,7 @@ use backup_core::storage::Storage;
 
 use crate::arguments::{Files, Global};
 use crate::exit::Failure;
+use crate::interrupt;
 use crate::output::Output;
 use crate::output::progress::Progress;
 use crate::password::Unlock;
@@ -79,6 +80,7 @@ impl<'a> Context<'a> {
     /// The place of a repository that will be created.
     pub(crate) fn new_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
         let url = self.url()?;
+        check_new_place(url)?;
         let storage: Arc<dyn Storage> = match url.to_str() {
             Some(url) => create_url(url)?,
             None => Arc::new(LocalStorage::create(Path::new(url))?),
@@ -89,6 +91,7 @@ impl<'a> Context<'a> {
     /// The place that backups are copied to, which may be new. Nothing of it is kept here: what is verified there
     /// must be read there.
     pub(crate) fn destination(&self, url: &OsStr) -> Result<Arc<dyn Storage>, Failure> {
+        check_new_place(url)?;
         let storage: Arc<dyn Storage> = match url.to_str() {
             Some("") => return Err(Failure::usage("--to is empty")),
             Some(url) => create_url(url)?,
@@ -125,7 +128,9 @@ impl<'a> Context<'a> {
     pub(crate) fn unlocked(&self) -> Result<(Repository, Unlock), Failure> {
         let locked = self.locked()?;
         let unlock = Unlock::existing(self.global, self.output)?;
+        let waiting = interrupt::while_deriving();
         let repository = locked.unlock(&unlock.credential(), &UnlockOptions::default())?;
+        drop(waiting);
         Ok((repository, unlock))
     }
 
@@ -154,12 +159,98 @@ impl<'a> Context<'a> {
         kind.is_some_and(|kind| kind.is_file() || kind.is_block_device())
     }
 
+    /// Which files of directories are meant, as the walk takes it: never those of the repository, which grows meanwhile.
+    pub(crate) fn source_options(&self, roots: &[PathBuf], files: &Files) -> Result<SourceOptions, Failure> {
+        let options = SourceOptions::default()
+            .with_exclude(&files.exclude)
+            .with_exclude_caches(files.exclude_caches)
+            .with_one_file_system(files.one_file_system);
+        // That it does not exist, or is no directory, says who opens it.
+        let Some(directory) = self.local_path().and_then(|path| path.canonicalize().ok()).filter(|path| path.is_dir())
+        else {
+            return Ok(options);
+        };
+        for root in roots {
+            let is_directory = std::fs::symlink_metadata(root).is_ok_and(|metadata| metadata.is_dir());
+            if is_directory && root.canonicalize().is_ok_and(|root| root.starts_with(&directory)) {
+                return Err(Failure::usage(format!("{} lies in the repository", root.display())));
+            }
+        }
+        Ok(options.with_leave_out(directory))
+    }
+
+    /// The same failure with what people call the storage: its address.
+    pub(crate) fn named(&self, failure: Failure) -> Failure {
+        match (failure, self.url()) {
+            (Failure::Engine(Error::ReadOnly { what }), Ok(url)) if what == "the storage" => {
+                Error::ReadOnly { what: format!("the storage {}", redacted(&url.to_string_lossy())) }.into()
+            }
+            (failure, _) => failure,
+        }
+    }
+
     fn url(&self) -> Result<&OsStr, Failure> {
         match &self.global.repo {
             Some(url) if !url.is_empty() => Ok(url),
             _ => Err(Failure::usage("no repository given: use --repo or BACKUP_REPO")),
         }
     }
+}
+
+/// What stands in the directory of a repository, and in an empty file system.
+const OWN_NAMES: [&str; 14] = [
+    ".tmp",
+    "bodies",
+    "closures",
+    "collections",
+    "config",
+    "forgets",
+    "index",
+    "keyring",
+    "keys",
+    "lost+found",
+    "packs",
+    "parity",
+    "probes",
+    "sessions",
+];
+
+/// Refuses a directory in which there are other things than a repository, and one whose parent does not exist: both are
+/// mostly the wrong place, or one on which nothing is mounted. What is not on this machine passes.
+fn check_new_place(url: &OsStr) -> Result<(), Failure> {
+    let path = match url.to_str() {
+        Some(url) if is_remote(url) || url.is_empty() => return Ok(()),
+        Some(url) => local_path(url)?,
+        None => PathBuf::from(url),
+    };
+    // Of a repository the engine says whether it can be used.
+    if path.join("config").is_file() {
+        return Ok(());
+    }
+    let refused = |kind, reason: String| {
+        Failure::io(format!("cannot make a repository in {}", path.display()), std::io::Error::new(kind, reason))
+    };
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if parent.is_dir() {
+                return Ok(());
+            }
+            let reason = format!("{} is no directory: create it first, or is something not mounted?", parent.display());
+            return Err(refused(std::io::ErrorKind::NotFound, reason));
+        }
+        // Whoever opens it says what is wrong.
+        Err(_) => return Ok(()),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !OWN_NAMES.iter().any(|own| name == *own) {
+            let reason = format!("there is something else in it: {}", name.to_string_lossy());
+            return Err(refused(std::io::ErrorKind::DirectoryNotEmpty, reason));
+        }
+    }
+    Ok(())
 }
 
 /// The directory for caches that the platform gives to a user.
@@ -180,12 +271,4 @@ pub(crate) fn environment() -> Environment {
     #[cfg(feature = "aws-lc-rs")]
     let environment = environment.with_aead(Arc::new(backup_core::crypto::AwsLcRs));
     environment
-}
-
-/// Which files of a directory are meant, as the walk takes it.
-pub(crate) fn source_options(files: &Files) -> SourceOptions {
-    SourceOptions::default()
-        .with_exclude(&files.exclude)
-        .with_exclude_caches(files.exclude_caches)
-        .with_one_file_system(files.one_file_system)
 }

@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM: the first asks the running operation to stop, the second ends the process.
 //!
-//! While a password is waited for, nothing runs that could be asked: the first signal ends the process then, and
-//! leaves the terminal as it was.
+//! While a password is waited for, or a key derived from it, nothing runs that could be asked and nothing has been written:
+//! the first signal ends the process then, and leaves the terminal as it was.
 
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
@@ -26,6 +26,8 @@ enum Waiting {
     Terminal(Option<(File, Termios)>),
     /// A command that tells the password.
     Command(Option<Pid>),
+    /// A key that is derived.
+    Derivation,
 }
 
 /// Ends the waiting when it goes.
@@ -51,6 +53,12 @@ pub(crate) fn while_running(command: u32) -> WhileWaiting {
     WhileWaiting
 }
 
+/// A key is derived from a password, which takes long on purpose.
+pub(crate) fn while_deriving() -> WhileWaiting {
+    *waiting() = Some(Waiting::Derivation);
+    WhileWaiting
+}
+
 fn waiting() -> MutexGuard<'static, Option<Waiting>> {
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -62,7 +70,7 @@ fn end_waiting() {
         // Both may have gone meanwhile.
         Some(Waiting::Terminal(Some((terminal, state)))) => drop(tcsetattr(terminal, OptionalActions::Now, state)),
         Some(Waiting::Command(Some(command))) => drop(kill_process(*command, Signal::TERM)),
-        Some(Waiting::Terminal(None) | Waiting::Command(None)) => {}
+        Some(Waiting::Terminal(None) | Waiting::Command(None) | Waiting::Derivation) => {}
     }
     std::process::exit(Exit::Interrupted as i32);
 }

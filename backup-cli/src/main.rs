@@ -9,6 +9,7 @@ mod commands;
 mod commits;
 mod context;
 mod exit;
+mod filter;
 mod input;
 mod interrupt;
 mod output;
@@ -43,7 +44,7 @@ fn run(arguments: &arguments::Arguments, output: &Output) -> Result<Exit, Failur
         lowered.map_err(|error| Failure::io("cannot lower the priority", error.into()))?;
     }
     let context = Context::new(&arguments.global, output, cancel.clone());
-    let result = commands::run(&context, &arguments.command);
+    let result = commands::run(&context, &arguments.command).map_err(|failure| context.named(failure));
     match result {
         // What an interrupted operation reports depends on where it was: a command that was stopped by
         // the same Ctrl-C looks like a failing source. The interrupt is the reason, but a commit that may have

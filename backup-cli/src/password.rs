@@ -44,13 +44,22 @@ impl Unlock {
         Self::read(&source, global.key_file.as_deref(), output)
     }
 
+    /// The same, where nobody has to be asked.
+    pub(crate) fn given(global: &Global, output: &Output) -> Result<Option<Self>, Failure> {
+        let source = Source::existing(global, |name| std::env::var_os(name))?;
+        if global.recovery_key_file.is_none() && matches!(source, Source::Prompt(_)) {
+            return Ok(None);
+        }
+        Self::existing(global, output).map(Some)
+    }
+
     /// For a repository that is being created: the same options, but a prompt asks twice.
     pub(crate) fn initial(global: &Global, output: &Output) -> Result<Self, Failure> {
         if global.recovery_key_file.is_some() {
             return Err(Failure::usage("a repository is created with a password; add a recovery key afterwards"));
         }
         let source = match Source::existing(global, |name| std::env::var_os(name))? {
-            Source::Prompt { .. } => Source::Prompt { new: true },
+            Source::Prompt(_) => Source::Prompt(Asked::Initial),
             source => source,
         };
         Self::read(&source, global.key_file.as_deref(), output)
@@ -66,7 +75,7 @@ impl Unlock {
             ],
             "--new-password-file, --new-password-fd and --new-password-command",
         )?
-        .unwrap_or(Source::Prompt { new: true });
+        .unwrap_or(Source::Prompt(Asked::New));
         Self::read(&source, new.new_key_file.as_deref(), output)
     }
 
@@ -106,7 +115,18 @@ enum Source {
     File(PathBuf),
     Descriptor(u32),
     Command(OsString),
-    Prompt { new: bool },
+    Prompt(Asked),
+}
+
+/// What a prompt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A password that opens the repository.
+    Existing,
+    /// The first one of a new repository.
+    Initial,
+    /// A further one.
+    New,
 }
 
 impl Source {
@@ -124,7 +144,7 @@ impl Source {
             ],
             "BACKUP_PASSWORD_FILE and BACKUP_PASSWORD_COMMAND",
         )?;
-        Ok(from_environment.unwrap_or(Self::Prompt { new: false }))
+        Ok(from_environment.unwrap_or(Self::Prompt(Asked::Existing)))
     }
 
     fn of_options(global: &Global) -> Result<Option<Self>, Failure> {
@@ -164,7 +184,7 @@ impl Source {
                 bytes.map(password).map_err(failed)
             }
             Self::Command(command) => from_command(command),
-            Self::Prompt { new } => prompt(*new),
+            Self::Prompt(asked) => prompt(*asked),
         }
     }
 }
@@ -220,10 +240,16 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
     Ok(password(bytes))
 }
 
-fn prompt(new: bool) -> Result<Password, Failure> {
+fn prompt(asked: Asked) -> Result<Password, Failure> {
     if !io::stderr().is_terminal() {
-        let which = if new { "no new password" } else { "no password" };
-        return Err(Failure::usage(format!("{which} given, and no terminal to ask for one")));
+        let (which, sources) = match asked {
+            Asked::Existing | Asked::Initial => (
+                "no password",
+                "--password-file, --password-fd, --password-command, BACKUP_PASSWORD_FILE or BACKUP_PASSWORD_COMMAND",
+            ),
+            Asked::New => ("no new password", "--new-password-file, --new-password-fd or --new-password-command"),
+        };
+        return Err(Failure::usage(format!("{which} given, and no terminal to ask for one: use {sources}")));
     }
     let ask = |prompt: &str| {
         let _waiting = interrupt::while_typing();
@@ -232,7 +258,7 @@ fn prompt(new: bool) -> Result<Password, Failure> {
             _ => Failure::io("cannot ask for the password", error),
         })
     };
-    if !new {
+    if asked == Asked::Existing {
         return ask("Password: ").map(|text| Password::new(text.into_bytes()));
     }
     let first = ask("New password: ")?;
@@ -289,9 +315,9 @@ mod tests {
         let source = Source::existing(&global("backup list"), environment).unwrap();
         assert_eq!(source, Source::File("from-environment".into()));
         let source = Source::existing(&global("backup list"), |_| Some("".into())).unwrap();
-        assert_eq!(source, Source::Prompt { new: false });
+        assert_eq!(source, Source::Prompt(Asked::Existing));
         let source = Source::existing(&global("backup list"), |_| None).unwrap();
-        assert_eq!(source, Source::Prompt { new: false });
+        assert_eq!(source, Source::Prompt(Asked::Existing));
     }
 
     #[test]

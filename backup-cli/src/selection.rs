@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use backup_core::content::EntryPath;
+use backup_core::id::BackupId;
 use serde::Deserialize;
 use serde::de::Error as _;
 
@@ -80,6 +81,16 @@ pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The id of a backup, or at least four digits of its beginning.
+pub(crate) fn parse_id_beginning(text: &str) -> Result<String, String> {
+    let is_hexadecimal = text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hexadecimal && (4..=BackupId::LENGTH * 2).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("not the id of a backup, nor four or more digits of its beginning: {text:?}"))
+    }
+}
+
 /// A share: more than 0, at most 1.
 pub(crate) fn parse_fraction(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -93,7 +104,20 @@ pub(crate) fn entry_path(text: &OsStr) -> Result<EntryPath, Failure> {
     // Shells complete directories with a slash.
     let bytes = text.as_bytes();
     let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
-    Ok(EntryPath::new(bytes)?)
+    EntryPath::new(bytes).map_err(|error| {
+        // As people know the file; entries are relative.
+        let mut plain = bytes;
+        while let Some(rest) = plain.strip_prefix(b"/").or_else(|| plain.strip_prefix(b"./")) {
+            plain = rest;
+        }
+        match EntryPath::new(plain) {
+            Ok(path) => Failure::usage(format!(
+                "entry paths are not absolute and do not begin with ./: write {path} for {}",
+                OsStr::from_bytes(bytes).to_string_lossy()
+            )),
+            Err(_) => error.into(),
+        }
+    })
 }
 
 /// A change map: a JSON list of `[offset, length]`.
@@ -166,5 +190,10 @@ mod tests {
         for bad in ["", "/", "/a", "../a", "a//"] {
             assert!(entry_path(OsStr::new(bad)).is_err(), "{bad}");
         }
+        for (typed, meant) in [("/etc/passwd", "etc/passwd"), ("./a/b/", "a/b"), (".//a", "a")] {
+            let Err(Failure::Usage(message)) = entry_path(OsStr::new(typed)) else { panic!("{typed}") };
+            assert!(message.contains(&format!("write {meant} for")), "{message}");
+        }
+        assert!(!format!("{:?}", entry_path(OsStr::new("/../a")).unwrap_err()).contains("write"));
     }
 }

@@ -38,7 +38,8 @@ pub(crate) use self::parallel::{POISONED, each, for_each, lock};
 pub use self::read::{EntryReader, RestoreReport, Selection};
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
 pub use self::verify::{
-    AffectedEntry, Finding, FindingKind, Shard, Share, VerificationLedger, VerifyLevel, VerifyOptions, VerifyReport,
+    AffectedEntry, Finding, FindingKind, IncompleteBackup, Shard, Share, VerificationLedger, VerifyLevel,
+    VerifyOptions, VerifyReport,
 };
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
 pub(crate) use self::view::read_directory;

@@ -97,6 +97,15 @@ pub trait TreeSource {
     fn next_node(&mut self) -> Option<Result<TreeNode, TreeProblem>>;
 }
 
+impl<S: TreeSource + ?Sized> TreeSource for &mut S {
+    fn roots(&self) -> Vec<EntryPath> {
+        (**self).roots()
+    }
+    fn next_node(&mut self) -> Option<Result<TreeNode, TreeProblem>> {
+        (**self).next_node()
+    }
+}
+
 /// A node of a [`TreeSource`].
 #[non_exhaustive]
 pub struct TreeNode {

@@ -192,8 +192,8 @@ pub enum StorageError {
     /// A failure that may pass: timeouts, broken connections, throttling.
     #[error("temporary failure")]
     Transient(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Any other failure.
-    #[error("failure of the storage")]
+    /// Any other failure, with the words of its source.
+    #[error("{0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use backup_core::parity::{ScrubOptions, ScrubReport, scrub};
+use backup_core::parity::{ProtectReport, ScrubOptions, ScrubReport, protect, scrub};
 use backup_core::repository::LockedRepository;
 use backup_core::storage::fault::{Fault, FaultStorage};
 use backup_core::storage::{Key, MemoryStorage, PutMode, Storage};
@@ -129,6 +129,7 @@ fn lost_parity_is_no_damage_and_is_made_again() {
     assert!(report.ok && report.parity_damaged == 1 && report.protected == 0, "{report:?}");
     let report = run(&storage, &ScrubOptions::default().with_add_parity(true));
     assert!(report.ok && report.unprotected == 0, "{report:?}");
+    assert!(storage.get(&key, u64::MAX).unwrap() == original, "the damaged one is replaced, not removed");
     storage.delete(&key).unwrap();
     assert!(run(&storage, &ScrubOptions::default()).ok);
     run(&storage, &ScrubOptions::default().with_add_parity(true));
@@ -222,4 +223,84 @@ fn a_scrub_can_stop_anywhere() {
         }
     }
     assert!(stopped >= 8, "two repairs, four faults each: {stopped}");
+}
+
+fn protect_in(storage: Arc<dyn Storage>) -> ProtectReport {
+    let locked = LockedRepository::open(storage, environment_at(8, NOW)).unwrap();
+    protect(&locked, &control(2)).unwrap()
+}
+
+fn add_backup(storage: &Arc<MemoryStorage>, seed: u64) {
+    let repository = open(storage.clone(), 40 + seed).unwrap();
+    let mut session = repository.begin(options(1)).unwrap();
+    session.add_stream(path("new"), &mut &noise(seed, 300_000)[..]).unwrap();
+    session.commit().unwrap();
+}
+
+/// The same as a scrub makes, of what has none; each object that is then lost comes back.
+#[test]
+fn what_is_new_is_protected_without_reading_the_rest() {
+    let storage = repository();
+    let report = protect_in(storage.clone());
+    assert!(report.parity_added == 1 && report.protected > 5 && report.damaged.is_empty(), "{report:?}");
+    let of_scrub = repository();
+    run(&of_scrub, &ScrubOptions::default().with_add_parity(true));
+    assert!(storage.snapshot() == of_scrub.snapshot(), "the same parity");
+
+    let before = storage.snapshot();
+    add_backup(&storage, 50);
+    let faults = Arc::new(FaultStorage::new(storage.as_ref().clone()));
+    let report = protect_in(faults.clone());
+    let after = faults.inner().snapshot();
+    let is_new = |key: &Key| !before.contains_key(key) && !key.as_str().starts_with("parity/");
+    let new = after.keys().filter(|key| is_new(key) && is_mended(key)).count() as u64;
+    assert_eq!((report.parity_added, report.protected), (1, new), "{report:?}");
+    let packs: Vec<String> =
+        faults.log().into_iter().map(|operation| operation.key).filter(|key| key.starts_with("packs/")).collect();
+    assert!(!packs.is_empty());
+    for key in packs {
+        assert!(!before.contains_key(&Key::new(key.clone()).unwrap()), "{key} has parity and was read");
+    }
+    // Nothing is left to do, and every new object comes back.
+    assert_eq!(protect_in(faults.clone()), ProtectReport::default());
+    for key in after.keys().filter(|key| is_new(key) && is_mended(key)) {
+        let storage = Arc::new(faults.inner().clone());
+        storage.delete(key).unwrap();
+        let report = run(&storage, &ScrubOptions::default());
+        assert!(report.ok && report.repaired == 1, "{key}: {report:?}");
+        assert!(storage.snapshot() == after, "{key}");
+    }
+}
+
+#[test]
+fn what_is_damaged_already_is_named_and_keeps_nothing_else_from_being_protected() {
+    let storage = repository();
+    let snapshot = storage.snapshot();
+    let pack = snapshot.keys().filter(|key| key.as_str().starts_with("packs/")).nth(1).unwrap();
+    let mut bytes = snapshot[pack].to_vec();
+    bytes[1000] ^= 1;
+    storage.put(pack, Bytes::from(bytes), PutMode::Overwrite).unwrap();
+    let report = protect_in(storage.clone());
+    assert_eq!(report.damaged, [pack.to_string()]);
+    assert_eq!(report.parity_added, 1, "{report:?}");
+    let other = snapshot.keys().find(|key| key.as_str().starts_with("packs/") && *key != pack).unwrap();
+    storage.delete(other).unwrap();
+    let report = run(&storage, &ScrubOptions::default());
+    assert_eq!((report.repaired, report.unrepaired), (1, 1), "{report:?}");
+    assert!(storage.get(other, u64::MAX).unwrap() == snapshot[other]);
+}
+
+/// A parity object that is cut, or says nothing that can be read, protects nothing.
+#[test]
+fn parity_that_cannot_be_read_protects_nothing() {
+    let storage = protected();
+    let key = storage.snapshot().into_keys().find(|key| key.as_str().starts_with("parity/")).unwrap();
+    let original = storage.get(&key, u64::MAX).unwrap();
+    for length in [0, 20, 100, original.len() - 1] {
+        let cut = original.slice(..length);
+        storage.put(&key, cut, PutMode::Overwrite).unwrap();
+        let report = protect_in(storage.clone());
+        assert!(report.protected > 5, "{length}: {report:?}");
+        assert!(storage.get(&key, u64::MAX).unwrap() == original, "{length}: the same objects have the same parity");
+    }
 }

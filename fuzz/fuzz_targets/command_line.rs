@@ -10,6 +10,12 @@ mod selection;
 mod exit {
     pub(crate) struct Failure;
 
+    impl Failure {
+        pub(crate) fn usage(_: impl Into<String>) -> Self {
+            Self
+        }
+    }
+
     impl From<backup_core::Error> for Failure {
         fn from(_: backup_core::Error) -> Self {
             Self

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backup_core::content::Attributes;
 use backup_core::source::BlockSink;
 
 use super::device_length;
@@ -14,17 +15,21 @@ use crate::directory::{Directory, parent};
 use crate::new_file::NewFile;
 use crate::sparse;
 use crate::tree::OverwritePolicy;
+use crate::tree::metadata::{Restored, apply};
 
 /// A file or block device that a restore writes.
 ///
-/// A file is sparse (blocks of 4 KiB that hold nothing but zeros are holes), for its owner only, and
-/// has a temporary name or none until everything was written: a part of it never looks like the whole. A
+/// A file is sparse (blocks of 4 KiB that hold nothing but zeros are holes), for its owner only unless
+/// [`with_attributes`](Self::with_attributes) says otherwise, and has a temporary name or none until everything was written: a part of it never looks like the whole. A
 /// block device is written in place; one that is too small is refused before anything is written.
 #[derive(Debug)]
 pub struct FileSink {
     file: File,
     target: Target,
     sync: bool,
+    attributes: Option<Attributes>,
+    /// What of the attributes could not be given to the file.
+    problems: Mutex<Vec<io::Error>>,
 }
 
 #[derive(Debug)]
@@ -43,12 +48,18 @@ impl FileSink {
     pub fn create(path: impl AsRef<Path>, policy: OverwritePolicy) -> io::Result<Self> {
         let path = path.as_ref();
         if policy == OverwritePolicy::Refuse && path.symlink_metadata().is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists already", path.display())));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists already"));
         }
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
             let file = OpenOptions::new().write(true).open(path)?;
             let length = device_length(&file)?;
-            return Ok(Self { file, target: Target::Device { length }, sync: true });
+            return Ok(Self {
+                file,
+                target: Target::Device { length },
+                sync: true,
+                attributes: None,
+                problems: Mutex::default(),
+            });
         }
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.as_bytes().to_vec();
         let directory = Arc::new(Directory::open(parent(path))?);
@@ -59,7 +70,8 @@ impl FileSink {
         let file = new.file().try_clone()?;
         // What replaces a good file must be as safe as that was.
         let sync = policy == OverwritePolicy::Overwrite;
-        Ok(Self { file, target: Target::New { new: Mutex::new(Some(new)), name, policy }, sync })
+        let target = Target::New { new: Mutex::new(Some(new)), name, policy };
+        Ok(Self { file, target, sync, attributes: None, problems: Mutex::default() })
     }
 
     /// Makes the file durable before it is reported as restored. A file that may replace another is in any
@@ -68,6 +80,19 @@ impl FileSink {
     pub const fn with_sync(mut self, yes: bool) -> Self {
         self.sync = self.sync || yes;
         self
+    }
+
+    /// Gives the file this mode and these times before it has its name; set-uid and set-gid only where the owner is the same.
+    /// Owner and extended attributes are not restored, and a device keeps what it has. Default: a file for its owner only.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: &Attributes) -> Self {
+        self.attributes = Some(attributes.clone());
+        self
+    }
+
+    /// What of the attributes could not be given to the file, which is good nevertheless.
+    pub fn take_problems(&self) -> Vec<io::Error> {
+        std::mem::take(&mut *self.problems.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -113,6 +138,10 @@ impl BlockSink for FileSink {
                 let new = new.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let new = new.ok_or_else(|| io::Error::other("it was finished before"))?;
                 self.file.set_len(length)?;
+                if let Some(attributes) = &self.attributes {
+                    let failures = apply(&self.file, attributes, Restored { ownership: false, extended: false });
+                    self.problems.lock().unwrap_or_else(PoisonError::into_inner).extend(failures);
+                }
                 if self.sync {
                     self.file.sync_all()?;
                 }

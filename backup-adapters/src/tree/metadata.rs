@@ -116,13 +116,13 @@ fn lost(what: &str, error: Errno) -> io::Error {
 
 /// What a sink restores beside content.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Restored {
-    pub(super) ownership: bool,
-    pub(super) extended: bool,
+pub(crate) struct Restored {
+    pub(crate) ownership: bool,
+    pub(crate) extended: bool,
 }
 
 /// Gives an open file or directory its attributes. Goes on after a failure; returns every failure.
-pub(super) fn apply(file: impl AsFd, attributes: &Attributes, restored: Restored) -> Vec<io::Error> {
+pub(crate) fn apply(file: impl AsFd, attributes: &Attributes, restored: Restored) -> Vec<io::Error> {
     let file = file.as_fd();
     let mut failures = Vec::new();
     // First the owner: changing it clears the set-id bits and file capabilities.

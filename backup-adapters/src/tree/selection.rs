@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::content::EntryPath;
 use backup_core::{Error, Result};
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, identity};
 
 /// Extensions of files that are read as disk images, unless
 /// [`with_image_extensions`](SourceOptions::with_image_extensions) says otherwise.
@@ -33,6 +33,10 @@ pub struct SourceOptions {
     pub one_file_system: bool,
     /// Directories with a valid `CACHEDIR.TAG` are taken with nothing but that file. Default: no.
     pub exclude_caches: bool,
+    /// A directory that is left out with everything in it, under whatever path the walk meets it (by device and inode): where
+    /// the repository is, which would grow while it is read. [`FileTreeSource::left_out`](super::FileTreeSource::left_out) says
+    /// where it was met. Roots are never left out. Default: none.
+    pub leave_out: Option<PathBuf>,
     /// Extended attributes of files and directories, access control lists among them. Default: yes.
     pub extended_attributes: bool,
     /// Files with these extensions (any case, without dot) are read as disk images.
@@ -46,6 +50,7 @@ impl Default for SourceOptions {
             exclude: Vec::new(),
             one_file_system: false,
             exclude_caches: false,
+            leave_out: None,
             extended_attributes: true,
             image_extensions: IMAGE_EXTENSIONS.iter().map(ToString::to_string).collect(),
         }
@@ -74,6 +79,13 @@ impl SourceOptions {
         self
     }
 
+    /// The directory that is left out; see [`leave_out`](Self::leave_out).
+    #[must_use]
+    pub fn with_leave_out(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.leave_out = Some(directory.into());
+        self
+    }
+
     /// Whether to read extended attributes.
     #[must_use]
     pub const fn with_extended_attributes(mut self, yes: bool) -> Self {
@@ -95,6 +107,8 @@ pub(super) struct Selection {
     pub(super) options: SourceOptions,
     names: GlobSet,
     paths: GlobSet,
+    /// Device and inode of the directory that is left out.
+    left_out: Option<(u64, u64)>,
 }
 
 impl Selection {
@@ -116,7 +130,15 @@ impl Selection {
                 reason: error.kind().to_string(),
             })
         };
-        Ok(Self { names: built(names)?, paths: built(paths)?, options })
+        let left_out = match &options.leave_out {
+            Some(path) => {
+                let unreadable = |source| Error::Source { name: path.display().to_string(), source };
+                let directory = Directory::open(path).map_err(unreadable)?;
+                Some(identity(&directory.stat_self().map_err(unreadable)?))
+            }
+            None => None,
+        };
+        Ok(Self { names: built(names)?, paths: built(paths)?, left_out, options })
     }
 
     pub(super) fn is_excluded(&self, path: &EntryPath) -> bool {
@@ -124,6 +146,11 @@ impl Selection {
             !set.is_empty() && set.is_match_candidate(&Candidate::new(Path::new(OsStr::from_bytes(bytes))))
         };
         matches(&self.names, path.file_name()) || matches(&self.paths, path.as_bytes())
+    }
+
+    /// Whether this is the directory that is left out.
+    pub(super) fn is_left_out(&self, stat: &Stat) -> bool {
+        self.left_out.is_some_and(|left_out| left_out == identity(stat))
     }
 
     /// Whether the directory is a cache whose contents are left out.

@@ -29,6 +29,9 @@ const WRITTEN_FIRST: u64 = 1 << 20;
 /// million files would fill memory with them.
 const PROBLEMS_KEPT: usize = 10_000;
 
+/// The whole message of an entry that is not restored because something stands in its place.
+pub const EXISTS: &str = "it exists already in the target";
+
 /// What a restore does with what exists in its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -182,9 +185,9 @@ impl FileTreeSink {
         match parent.stat(path.file_name()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(_) if self.options.overwrite == OverwritePolicy::Refuse => Err(exists(path)),
+            Ok(_) if self.options.overwrite == OverwritePolicy::Refuse => Err(exists()),
             Ok(stat) if file_type(&stat) == FileType::Directory => {
-                Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path} is a directory in the target")))
+                Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory in the target"))
             }
             Ok(_) => Ok(()),
         }
@@ -231,7 +234,7 @@ impl FileTreeSink {
         self.check_replaceable(parent, path)?;
         if self.options.overwrite == OverwritePolicy::Refuse {
             make(path.file_name()).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => exists(path),
+                io::ErrorKind::AlreadyExists => exists(),
                 _ => error,
             })?;
             decorate(path.file_name());
@@ -339,7 +342,7 @@ impl TreeSink for FileTreeSink {
         match self.options.overwrite {
             OverwritePolicy::Refuse => {
                 new.publish_new(&directory, entry.path.file_name()).map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => exists(&entry.path),
+                    io::ErrorKind::AlreadyExists => exists(),
                     _ => error,
                 })?;
             }
@@ -390,8 +393,8 @@ impl BlockSink for FileContentSink {
     }
 }
 
-fn exists(path: &EntryPath) -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, format!("{path} exists already in the target"))
+fn exists() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, EXISTS)
 }
 
 #[cfg(not(target_vendor = "apple"))]

@@ -36,6 +36,8 @@ pub struct FileTreeSource {
     links: HashMap<(u64, u64), Link>,
     /// What the last node lacks.
     problem: Option<TreeProblem>,
+    /// Where the directory was met that is left out.
+    left_out: Vec<EntryPath>,
 }
 
 /// A directory whose contents are being walked.
@@ -64,7 +66,7 @@ impl FileTreeSource {
     ///
     /// # Errors
     ///
-    /// [`Error::Source`](backup_core::Error::Source) where a root does not exist or cannot be
+    /// [`Error::Source`](backup_core::Error::Source) where a root, or the directory that is left out, does not exist or cannot be
     /// reached; [`Error::InvalidArgument`](backup_core::Error::InvalidArgument) for a root with `..`,
     /// roots that overlap, and patterns that cannot be understood.
     pub fn new(roots: impl IntoIterator<Item = impl Into<PathBuf>>, options: SourceOptions) -> Result<Self> {
@@ -76,7 +78,14 @@ impl FileTreeSource {
             levels: Vec::new(),
             links: HashMap::new(),
             problem: None,
+            left_out: Vec::new(),
         })
+    }
+
+    /// Where the walk has met the directory that [`SourceOptions::leave_out`] names.
+    #[must_use]
+    pub fn left_out(&self) -> &[EntryPath] {
+        &self.left_out
     }
 
     /// The node of the next root. `Ok(None)` for a root that has none of its own.
@@ -105,6 +114,10 @@ impl FileTreeSource {
         let directory = self.reopened()?;
         let stat = directory.stat(&name)?;
         if file_type(&stat) == FileType::Socket {
+            return Ok(None);
+        }
+        if file_type(&stat) == FileType::Directory && self.selection.is_left_out(&stat) {
+            self.left_out.push(path);
             return Ok(None);
         }
         let mut components = self.levels.last().map(|level| level.components.clone()).unwrap_or_default();

@@ -11,8 +11,9 @@ use crate::selection::entry_path;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Cat) -> Result<Exit, Failure> {
     let path = entry_path(&arguments.entry)?;
+    arguments.filter.check(&arguments.backup)?;
     let repository = context.repository()?;
-    let backup = repository.find_backup(&arguments.backup)?;
+    let backup = arguments.filter.find(&repository, &arguments.backup, context.output)?;
     let entry = repository.content_entry(&backup, &path)?;
     if !entry.kind.has_content() {
         return Err(Failure::usage(format!("{path} is a {} and has no content", entry.kind.name())));

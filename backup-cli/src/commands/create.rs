@@ -11,11 +11,12 @@ use backup_adapters::limits::{LimitedBlocks, LimitedRead, LimitedTree};
 use backup_adapters::{CommandSource, FileTreeSource, ImageSource};
 use backup_core::Error;
 use backup_core::content::EntryPath;
+use backup_core::parity::{ProtectReport, protect};
 use backup_core::repository::{Backup, BackupOptions, Control, Parent, Repository};
 use serde_json::json;
 
 use crate::arguments::Create;
-use crate::context::{Context, source_options};
+use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::input::StandardInput;
 use crate::output::progress::Progress;
@@ -29,9 +30,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
         return Err(Failure::usage("--stdin and --password-fd 0 cannot both take standard input"));
     }
     let images = images(arguments)?;
-    let files = match arguments.paths.as_slice() {
+    let mut files = match arguments.paths.as_slice() {
         [] => None,
-        paths => Some(FileTreeSource::new(paths, source_options(&arguments.files))?),
+        paths => Some(FileTreeSource::new(paths, context.source_options(paths, &arguments.files)?)?),
     };
     let stdin = arguments.stdin.as_deref().map(entry_path).transpose()?;
     let command = arguments.command.as_deref().map(entry_path).transpose()?;
@@ -41,8 +42,11 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
     let options = options(arguments, &repository, context.control(&progress))?;
     let mut session = repository.begin(options)?;
     let limits = || Arc::clone(&context.limits);
-    if let Some(files) = files {
-        session.add_tree(&mut LimitedTree::new(files, limits()))?;
+    if let Some(files) = &mut files {
+        session.add_tree(&mut LimitedTree::new(&mut *files, limits()))?;
+        for path in files.left_out() {
+            context.output.warning(&format!("{path} is left out: it is the repository itself"));
+        }
     }
     for image in images {
         session.add_blocks(image.name, &LimitedBlocks::new(image.source, limits()))?;
@@ -61,8 +65,24 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
     let backup = session.commit()?;
     let seconds = progress.seconds();
     drop(progress);
-    show(context, &repository, &backup, seconds)?;
-    Ok(Exit::complete(backup.is_complete()))
+    let left_out = files.as_ref().map(FileTreeSource::left_out).unwrap_or_default();
+    // The backup is there, whatever becomes of this.
+    let parity = arguments.parity.then(|| protect_new(context)).transpose();
+    let made = parity.as_ref().ok().and_then(Option::as_ref);
+    show(context, &repository, &backup, left_out, made, seconds)?;
+    let damaged = made.map_or(&[][..], |made| &made.damaged);
+    for object in damaged {
+        context.output.warning(&format!("{object} is damaged, so there is no parity of it: see `backup verify`"));
+    }
+    let exit = Exit::complete(backup.is_complete() && damaged.is_empty());
+    parity.map(|_| exit)
+}
+
+/// Makes parity of what has none. What is kept on this machine does not show what can be read from the storage.
+fn protect_new(context: &Context<'_>) -> Result<ProtectReport, Failure> {
+    let locked = context.without_cache().locked()?;
+    let progress = Progress::start(context.output, "making parity");
+    Ok(protect(&locked, &context.control(&progress))?)
 }
 
 fn options(arguments: &Create, repository: &Repository, control: Control) -> Result<BackupOptions, Failure> {
@@ -143,7 +163,14 @@ fn read_changes(path: &Path) -> Result<ChangeMap, Failure> {
     serde_json::from_reader(BufReader::new(file)).map_err(|error| failed(error.into()))
 }
 
-fn show(context: &Context<'_>, repository: &Repository, backup: &Backup, seconds: f64) -> Result<(), Failure> {
+fn show(
+    context: &Context<'_>,
+    repository: &Repository,
+    backup: &Backup,
+    left_out: &[EntryPath],
+    parity: Option<&ProtectReport>,
+    seconds: f64,
+) -> Result<(), Failure> {
     let statistics = &backup.statistics;
     if context.output.is_json() {
         let mut result = json::members(statistics);
@@ -159,6 +186,8 @@ fn show(context: &Context<'_>, repository: &Repository, backup: &Backup, seconds
             "complete": backup.is_complete(),
             "problems": backup.problems,
             "problem_count": backup.problem_count,
+            "left_out": left_out,
+            "parity": parity,
         })));
         return context.output.json(&result);
     }
@@ -183,7 +212,12 @@ fn show(context: &Context<'_>, repository: &Repository, backup: &Backup, seconds
                 "new      {}, stored as {}",
                 text::size(statistics.bytes_new),
                 text::size(statistics.bytes_stored)
-            )
+            )?;
+            if let Some(parity) = parity {
+                let objects = text::count(parity.protected, "object", "objects");
+                writeln!(out, "parity   {} for {objects}", text::size(parity.parity_bytes))?;
+            }
+            Ok(())
         })?;
     }
     if !backup.is_complete() {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::{Forget, GroupBy};
+use crate::commits::NO_LATEST;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Progress;
@@ -133,7 +134,7 @@ fn find(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Fa
     let mut found = Vec::new();
     for name in names {
         if name == "latest" {
-            found.push(latest.ok_or_else(|| unknown(name))?);
+            found.push(latest.ok_or_else(|| unknown(NO_LATEST))?);
             continue;
         }
         if name.len() < 4 {

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::arguments::{Derivation, Init};
 use crate::context::{Context, environment};
 use crate::exit::{Exit, Failure};
+use crate::output::text;
 use crate::password::Unlock;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Init) -> Result<Exit, Failure> {
@@ -43,11 +44,29 @@ fn options(arguments: &Init) -> Result<InitOptions, Failure> {
 pub(crate) fn derivation(arguments: &Derivation) -> Result<Argon2Parameters, Failure> {
     let mut parameters = Argon2Parameters::default();
     if let Some(bytes) = arguments.kdf_memory {
-        parameters.memory_kib =
-            u32::try_from(bytes.div_ceil(1024)).map_err(|_| Failure::usage("--kdf-memory is too large"))?;
+        parameters.memory_kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     }
     if let Some(iterations) = arguments.kdf_iterations {
         parameters.iterations = iterations;
+    }
+    let memory = |kib: u32| text::size(u64::from(kib) << 10);
+    let (least, most) = (Argon2Parameters::FLOOR_KIB, Argon2Parameters::MAX_MEMORY_KIB);
+    if !(least..=most).contains(&parameters.memory_kib) {
+        return Err(Failure::usage(format!(
+            "--kdf-memory is {}, and must be from {} to {}",
+            text::size(arguments.kdf_memory.unwrap_or(0)),
+            memory(least),
+            memory(most)
+        )));
+    }
+    let work = u64::from(parameters.memory_kib) * u64::from(parameters.iterations);
+    if work > Argon2Parameters::MAX_WORK_KIB {
+        return Err(Failure::usage(format!(
+            "--kdf-memory times --kdf-iterations is {} times {}, and must be at most {}",
+            memory(parameters.memory_kib),
+            parameters.iterations,
+            text::size(Argon2Parameters::MAX_WORK_KIB << 10)
+        )));
     }
     Ok(parameters)
 }

@@ -6,20 +6,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use backup_core::id::SlotId;
-use backup_core::keys::KeySlotKind;
+use backup_core::keys::{DamagedSlot, KeySlotKind};
+use backup_core::repository::{LockedRepository, UnlockOptions};
 use serde_json::json;
 
 use crate::arguments::{Derivation, KeyAdd, KeyCommand, NewPassword, is_slot_prefix};
 use crate::commands::init::derivation;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::interrupt;
 use crate::output::text;
 use crate::password::Unlock;
 
 pub(crate) fn run(context: &Context<'_>, command: &KeyCommand) -> Result<Exit, Failure> {
     match command {
         KeyCommand::Add(arguments) => add(context, arguments),
-        KeyCommand::Remove { slot } => remove(context, slot),
+        KeyCommand::Remove { slot, force } => remove(context, slot, *force),
         KeyCommand::List => list(context),
         KeyCommand::Change { new, derivation } => change(context, new, derivation),
         KeyCommand::Rotate => rotate(context),
@@ -37,11 +39,18 @@ fn add(context: &Context<'_>, arguments: &KeyAdd) -> Result<(), Failure> {
     show_slot(context, "added", &slot)
 }
 
-fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
+fn remove(context: &Context<'_>, prefix: &str, force: bool) -> Result<(), Failure> {
     let repository = context.repository()?;
-    let readable = repository.key_slots()?.into_iter().map(|slot| slot.id);
+    let readable: Vec<SlotId> = repository.key_slots()?.into_iter().map(|slot| slot.id).collect();
     let damaged = repository.damaged_key_slots()?.into_iter().map(|slot| slot.id);
-    let slot = find_slot(readable.chain(damaged), prefix)?;
+    let slot = find_slot(readable.iter().copied().chain(damaged), prefix)?;
+    // The last one is refused in any case.
+    if slot == repository.opened_by() && readable.len() > 1 && !force {
+        return Err(Failure::usage(format!(
+            "key slot {slot} is the one that was opened with what you gave, which would open nothing any more: \
+             give another password or recovery key to remove it, replace it with `backup key change`, or use --force"
+        )));
+    }
     repository.remove_slot(&slot)?;
     show_slot(context, "removed", &slot)
 }
@@ -49,9 +58,10 @@ fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
 fn list(context: &Context<'_>) -> Result<(), Failure> {
     let repository = context.locked()?;
     let (slots, damaged) = (repository.key_slots()?, repository.damaged_key_slots()?);
+    let opened_by = opened_by(context, repository);
     if context.output.is_json() {
         let damaged: Vec<SlotId> = damaged.iter().map(|slot| slot.id).collect();
-        return context.output.json(&json!({"slots": slots, "damaged": damaged}));
+        return context.output.json(&json!({"slots": slots, "damaged": damaged, "opened_by": opened_by}));
     }
     let mut rows: Vec<Vec<String>> = slots
         .iter()
@@ -61,11 +71,35 @@ fn list(context: &Context<'_>) -> Result<(), Failure> {
                 KeySlotKind::RecoveryKey => "recovery-key",
                 _ => "unknown",
             };
-            vec![slot.id.to_string(), kind.to_owned(), text::clean(&slot.label)]
+            let mark = if opened_by == Some(slot.id) { "*" } else { "" };
+            vec![mark.to_owned(), slot.id.to_string(), kind.to_owned(), text::clean(&slot.label)]
         })
         .collect();
-    rows.extend(damaged.iter().map(|slot| vec![slot.id.to_string(), "damaged".to_owned(), String::new()]));
-    context.output.text(|out| text::table(out, &["SLOT", "KIND", "LABEL"], &rows))
+    let lost = |slot: &DamagedSlot| vec![String::new(), slot.id.to_string(), "damaged".to_owned(), String::new()];
+    rows.extend(damaged.iter().map(lost));
+    context.output.text(|out| {
+        text::table(out, &["", "SLOT", "KIND", "LABEL"], &rows)?;
+        match opened_by {
+            Some(_) if context.output.has_summaries() => writeln!(out, "* opens with what was given"),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// The slot that a password or recovery key opens which was given and need not be asked for. The list does not depend on it.
+fn opened_by(context: &Context<'_>, repository: LockedRepository) -> Option<SlotId> {
+    let given = Unlock::given(context.global, context.output);
+    let opened = given.and_then(|given| match given {
+        Some(given) => {
+            let _waiting = interrupt::while_deriving();
+            Ok(Some(repository.unlock(&given.credential(), &UnlockOptions::default())?.opened_by()))
+        }
+        None => Ok(None),
+    });
+    opened.unwrap_or_else(|failure| {
+        context.output.warning(&format!("no slot is marked: {}", failure.chain().join(": ")));
+        None
+    })
 }
 
 fn change(context: &Context<'_>, new: &NewPassword, arguments: &Derivation) -> Result<(), Failure> {

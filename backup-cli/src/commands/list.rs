@@ -12,7 +12,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &List) -> Result<Exit, Failu
     let repository = context.repository()?;
     let mut listed = repository.list()?;
     // Of what kind an unreadable one is nobody knows.
-    listed.retain(|backup| backup.as_ref().is_ok_and(|backup| is_wanted(arguments, backup)) || backup.is_err());
+    listed.retain(|backup| backup.as_ref().is_ok_and(|backup| arguments.filter.matches(backup)) || backup.is_err());
     let unreadable: Vec<_> = listed.iter().filter_map(|backup| backup.as_ref().err()).collect();
     if context.output.is_json() {
         let backups: Vec<_> = listed.iter().filter_map(|backup| backup.as_ref().ok()).collect();
@@ -21,17 +21,15 @@ pub(crate) fn run(context: &Context<'_>, arguments: &List) -> Result<Exit, Failu
         let rows: Vec<Vec<String>> = listed.iter().map(|backup| backup.as_ref().map_or_else(lost_row, row)).collect();
         let header = ["ID", "TIME", "KIND", "HOST", "ENTRIES", "SIZE", "STORED", "TAGS", "STATE"];
         context.output.text(|out| text::table(out, &header, &rows))?;
+    } else if context.output.has_summaries() {
+        let none = "there are no backups in the repository";
+        let filter = &arguments.filter;
+        context.output.error_line(&if filter.is_empty() { none.to_owned() } else { format!("{none} with {filter}") });
     }
     for backup in &unreadable {
         context.output.error_line(&text::unreadable(backup));
     }
     Ok(Exit::complete(unreadable.is_empty()))
-}
-
-fn is_wanted(arguments: &List, backup: &Backup) -> bool {
-    arguments.kind.as_ref().is_none_or(|kind| backup.kind == *kind)
-        && arguments.host.as_ref().is_none_or(|host| backup.host == *host)
-        && arguments.tag.iter().all(|tag| backup.tags.contains(tag))
 }
 
 fn row(backup: &Backup) -> Vec<String> {

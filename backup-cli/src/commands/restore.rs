@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -32,8 +32,12 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
     if let Some(target) = &arguments.to {
         refuse_repository(context, target)?;
     }
+    arguments.filter.check(&arguments.backup)?;
     let repository = context.repository()?;
-    let backup = repository.find_backup(&arguments.backup)?;
+    let backup = arguments.filter.find(&repository, &arguments.backup, context.output)?;
+    if !backup.is_complete() {
+        context.output.warning(&text::incomplete(&backup.id, backup.problem_count));
+    }
     let find = |path| match paths.len() {
         // It may go to a place of its own, where nothing is that it could be a link to.
         1 => repository.content_entry(&backup, path),
@@ -130,7 +134,12 @@ impl Restoration<'_> {
 
     fn to_file(&self, entry: &Entry, target: &Path) -> Result<Done, Failure> {
         let name = target.display().to_string();
-        let failed = |source| Error::Sink { name: name.clone(), source };
+        let failed = |source: io::Error| {
+            let exists = source.kind() == io::ErrorKind::AlreadyExists;
+            let hinted = || io::Error::new(source.kind(), "it exists already: --overwrite replaces it");
+            let source = if exists { hinted() } else { source };
+            Error::Sink { name: name.clone(), source }
+        };
         // The engine knows the entry, people look for the file.
         let renamed = |error| if let Error::Sink { source, .. } = error { failed(source) } else { error };
         if takes_a_stream(target) {
@@ -143,7 +152,11 @@ impl Restoration<'_> {
             sink.finish(bytes).map_err(failed)?;
             return Ok(Done::one(bytes));
         }
+        let sink = sink.with_attributes(&entry.attributes);
         self.repository.restore_blocks(entry, &sink, &self.control).map_err(renamed)?;
+        for problem in sink.take_problems() {
+            self.output.warning(&format!("{name} is restored, but not its attributes: {problem}"));
+        }
         Ok(Done::one(entry.size()))
     }
 
@@ -214,6 +227,7 @@ fn show(context: &Context<'_>, backup: &Backup, arguments: &Restore, done: &Done
             "bytes": done.bytes,
             "seconds": seconds,
             "complete": complete,
+            "backup_problem_count": backup.problem_count,
         })));
         return if owns_stdout { context.output.json_beside_content(&result) } else { context.output.json(&result) };
     }

@@ -16,8 +16,9 @@ use crate::selection::entry_path;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Show) -> Result<Exit, Failure> {
     let within = arguments.entry.as_deref().map(entry_path).transpose()?;
+    arguments.filter.check(&arguments.backup)?;
     let repository = context.repository()?;
-    let backup = repository.find_backup(&arguments.backup)?;
+    let backup = arguments.filter.find(&repository, &arguments.backup, context.output)?;
     if let Some(path) = &within {
         // Says that it is not there rather than showing nothing.
         repository.entry(&backup, path)?;

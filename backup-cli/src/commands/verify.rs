@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Level, Verify};
 use crate::commands::verify::compare::Comparison;
-use crate::commits::find_commits;
+use crate::commits::{find_commits, find_head};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Progress;
@@ -20,7 +20,7 @@ use crate::output::{json, text};
 pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Failure> {
     if !arguments.merge.is_empty() {
         let report = merge::run(&arguments.merge)?;
-        show(context, report.ok, Some(&report), None)?;
+        show(context, arguments, report.ok, Some(&report), None)?;
         return Ok(Exit::complete(report.ok));
     }
     let level = match arguments.level {
@@ -52,7 +52,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Fai
         (Some(locked.verify(&options, &context.control(&progress))?), None)
     };
     let ok = report.as_ref().is_none_or(|report| report.ok) && comparison.as_ref().is_none_or(Comparison::is_same);
-    show(context, ok, report.as_ref(), comparison.as_ref())?;
+    show(context, arguments, ok, report.as_ref(), comparison.as_ref())?;
     Ok(Exit::complete(ok))
 }
 
@@ -92,7 +92,10 @@ fn options(
         Level::Content => VerifyLevel::Content,
     };
     options.backups = backups;
-    options.expected_head = arguments.expect_head;
+    options.expected_head = match &arguments.expect_head {
+        Some(name) => Some(find_head(&context.locked()?, name)?),
+        None => None,
+    };
     // An archive need not have all backups.
     options.partial_history = arguments.partial_history || context.is_archive();
     options.shard = arguments.shard;
@@ -110,10 +113,14 @@ fn options(
 
 fn show(
     context: &Context<'_>,
+    arguments: &Verify,
     ok: bool,
     report: Option<&VerifyReport>,
     comparison: Option<&Comparison>,
 ) -> Result<(), Failure> {
+    for backup in report.iter().flat_map(|report| &report.incomplete) {
+        context.output.warning(&text::incomplete(&backup.backup, backup.problem_count));
+    }
     if context.output.is_json() {
         let mut result = match report {
             Some(report) => json::members(report),
@@ -131,6 +138,14 @@ fn show(
                 for entry in &finding.entries {
                     writeln!(out, "  hurts {} in backup {}", entry.path, entry.backup.short())?;
                 }
+                // An entry names its backup.
+                if finding.entries.is_empty() && !finding.backups.is_empty() {
+                    let mut backups: Vec<String> = finding.backups.iter().map(BackupId::short).collect();
+                    if finding.backups_omitted > 0 {
+                        backups.push(format!("{} more", finding.backups_omitted));
+                    }
+                    writeln!(out, "  needed by backup {}", backups.join(", "))?;
+                }
                 if finding.entries_omitted > 0 {
                     writeln!(out, "  and {}", text::count(finding.entries_omitted, "entry more", "entries more"))?;
                 }
@@ -144,18 +159,48 @@ fn show(
         }
         if context.output.has_summaries() {
             if let Some(report) = report {
-                writeln!(
-                    out,
-                    "checked {} ({}), {}, {}{}",
-                    text::count(report.objects_checked, "object", "objects"),
-                    text::size(report.bytes_checked),
-                    text::count(report.chunks_checked, "chunk", "chunks"),
-                    text::count(report.entries_checked, "entry", "entries"),
-                    if report.partial { ": a share of the data" } else { "" }
-                )?;
+                writeln!(out, "level {}: {}{}", level_name(report.level), amounts(report), part(arguments, report))?;
             }
             writeln!(out, "{}", if ok { "ok" } else { "not ok" })?;
         }
         Ok(())
     })
+}
+
+const fn level_name(level: VerifyLevel) -> &'static str {
+    match level {
+        VerifyLevel::Presence => "presence",
+        VerifyLevel::Bytes => "bytes",
+        VerifyLevel::Structure => "structure",
+        VerifyLevel::Content => "content",
+        _ => "unknown",
+    }
+}
+
+/// What was looked at: at each level something else.
+fn amounts(report: &VerifyReport) -> String {
+    let backups = text::count(report.backups_checked, "backup", "backups");
+    let objects = text::count(report.objects_checked, "object", "objects");
+    if report.level == VerifyLevel::Presence {
+        return format!("looked for {objects} of {backups} by name and size; what is in them was not read");
+    }
+    let mut amounts = format!("checked {objects} of {backups}, read {}", text::size(report.bytes_checked));
+    if report.level >= VerifyLevel::Content {
+        amounts.push_str(&format!(", {}", text::count(report.chunks_checked, "chunk", "chunks")));
+    }
+    if report.level >= VerifyLevel::Structure {
+        amounts.push_str(&format!(", {}", text::count(report.entries_checked, "entry", "entries")));
+    }
+    amounts
+}
+
+/// What was left out, and why.
+fn part(arguments: &Verify, report: &VerifyReport) -> &'static str {
+    match (report.partial, arguments.sample.is_some() || arguments.rotate_days.is_some()) {
+        (false, _) => "",
+        (true, true) => ": a share of the data",
+        // The reports that are merged do not say why.
+        (true, false) if arguments.backup.is_empty() => ": not everything",
+        (true, false) => ": only what was named",
+    }
 }

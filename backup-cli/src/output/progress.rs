@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use backup_adapters::tree::EXISTS;
 use backup_core::progress::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -23,6 +24,9 @@ pub(crate) enum Style {
 /// Problems that are printed; the result has them all (or the first thousand of them).
 const PROBLEMS_SHOWN: u64 = 50;
 
+/// Of what exists already in the target of a restore: mostly that is all of it, for one reason.
+const EXISTING_SHOWN: u64 = 3;
+
 /// Counts the events of one operation and shows them. The display ends when this is dropped.
 pub(crate) struct Progress<'a> {
     output: &'a Output,
@@ -38,6 +42,8 @@ struct State {
     entries: AtomicU64,
     /// Problems, shown later by whoever holds the output.
     problems: AtomicU64,
+    /// Those among them that exist already in the target.
+    existing: AtomicU64,
     messages: Mutex<Vec<String>>,
 }
 
@@ -56,6 +62,7 @@ impl<'a> Progress<'a> {
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             problems: AtomicU64::new(0),
+            existing: AtomicU64::new(0),
             messages: Mutex::new(Vec::new()),
         };
         Self { output, state: Arc::new(state) }
@@ -84,6 +91,11 @@ impl Drop for Progress<'_> {
         }
         for message in messages {
             self.output.warning(&message);
+        }
+        let existing = self.state.existing.load(Ordering::Relaxed);
+        if existing > 0 {
+            let count = text::count(existing, "entry exists", "entries exist");
+            self.output.warning(&format!("{count} already in the target: --overwrite replaces what is there"));
         }
         let omitted = self.state.problems.load(Ordering::Relaxed).saturating_sub(PROBLEMS_SHOWN);
         if omitted > 0 {
@@ -126,6 +138,13 @@ impl Observer for State {
 
 impl State {
     fn problem(&self, name: &str, message: &str) {
+        if message == EXISTS {
+            if self.existing.fetch_add(1, Ordering::Relaxed) < EXISTING_SHOWN {
+                let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+                messages.push(format!("{name}: {message}"));
+            }
+            return;
+        }
         if self.problems.fetch_add(1, Ordering::Relaxed) < PROBLEMS_SHOWN {
             let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
             messages.push(format!("{name}: {message}"));

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use backup_core::content::{Entry, EntryKind};
+use backup_core::id::BackupId;
 use backup_core::repository::UnreadableBackup;
 use backup_core::time::Timestamp;
 
@@ -67,6 +68,15 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
 /// A backup that is there and cannot be opened.
 pub(crate) fn unreadable(backup: &UnreadableBackup) -> String {
     format!("backup {} cannot be opened: {}", backup.id.short(), backup.reason)
+}
+
+/// A backup that lacked something when it was made.
+pub(crate) fn incomplete(backup: &BackupId, problems: u64) -> String {
+    let problems = count(problems, "problem", "problems");
+    format!(
+        "backup {} was incomplete when it was made: {problems}, which `backup show --summary` lists",
+        backup.short()
+    )
 }
 
 /// Rows in columns as wide as their widest cell; the last column is not padded.

@@ -228,3 +228,36 @@ fn an_unreadable_backup_does_not_hide_the_others() {
     }
     world.run(["list"]).success();
 }
+
+#[test]
+fn parity_of_what_was_written_brings_it_back() {
+    let world = World::new();
+    world.file("data", noise(2 << 20, 1));
+    assert_eq!(world.json(["create", "data"])["parity"], serde_json::json!(null));
+    // What was there before without parity gets it, too.
+    let first = world.json(["create", "data", "--parity"])["parity"].clone();
+    assert_eq!((&first["parity_added"], &first["damaged"]), (&serde_json::json!(1), &serde_json::json!([])));
+    let before = files(&world.repository().join("packs"));
+    world.file("data", noise(2 << 20, 2));
+    let text = world.run(["create", "data", "--parity"]).success().text();
+    assert!(text.lines().any(|line| line.starts_with("parity ")), "{text}");
+    assert_eq!(world.json(["scrub"])["unprotected"], 0);
+    let packs = files(&world.repository().join("packs"));
+    let new: Vec<_> = packs.iter().filter(|pack| !before.contains(pack)).collect();
+    assert!(!new.is_empty());
+    for (path, bytes) in new {
+        fs::remove_file(path).unwrap();
+        assert_eq!(world.json(["scrub"])["repaired"], 1);
+        assert!(fs::read(path).unwrap() == *bytes);
+    }
+    // The backup is there where something else is damaged, which is said.
+    let mut bytes = packs[0].1.clone();
+    bytes[100] ^= 1;
+    for (path, _) in files(&world.repository().join("parity")) {
+        fs::remove_file(path).unwrap();
+    }
+    fs::write(&packs[0].0, &bytes).unwrap();
+    let outcome = world.run(["create", "password", "--parity", "--json"]).code(3).says("there is no parity of it");
+    assert_eq!(outcome.json()["parity"]["damaged"].as_array().unwrap().len(), 1);
+    assert!(world.backups().contains(&outcome.json()["backup"].as_str().unwrap().to_owned()));
+}

@@ -136,3 +136,24 @@ fn the_password_is_in_no_command_line_and_no_environment() {
     stuck.signal(Signal::INT);
     stuck.outcome().code(130);
 }
+
+#[test]
+fn a_signal_while_the_key_is_derived_ends_the_command_at_once() {
+    let world = World::empty();
+    // As much as a slot may cost: the derivation fills this memory first, and then goes over it many times.
+    world.run(["init", "--kdf-memory", "256M", "--kdf-iterations", "16"]).success();
+    let files = world.repository_files();
+    let child = spawn(world.command(["create", "password"]));
+    let resident = || {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", child.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    while resident() < 128 << 20 {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let outcome = Outcome::of(child.wait_with_output().unwrap()).code(130);
+    // An operation that was asked to stop would have said so, at its end.
+    assert_eq!((outcome.text().as_str(), outcome.stderr.as_str()), ("", ""));
+    assert_eq!(world.repository_files(), files, "nothing was written");
+}

@@ -40,8 +40,44 @@ fn passwords_are_added_changed_and_removed() {
 fn slots_are_listed_without_a_password() {
     let world = World::new();
     world.secret("password", "wrong");
-    let text = world.run(["key", "list"]).success().text();
+    let outcome = world.run(["key", "list"]).success().says("no slot is marked: no key slot opens");
+    let text = outcome.text();
     assert!(text.contains("initial") && text.contains("password"), "{text}");
+    let bare = crate::harness::outcome(world.bare(["key", "list"]).env("BACKUP_REPO", world.repository()));
+    assert_eq!((bare.text(), bare.stderr.as_str()), (text, ""));
+}
+
+#[test]
+fn the_slot_that_opened_is_marked_and_not_removed_by_itself() {
+    let world = World::new();
+    world.secret("second", "second");
+    let add = ["key", "add", "--label", "laptop", "--new-password-file", "second"];
+    let added = world.json(add.iter().chain(&CHEAP));
+    let added = added["slot"].as_str().unwrap();
+    world.run(["key", "recovery", "--to", "recovery"]).success();
+    let marked = |arguments: &[&str]| world.json(["key", "list"].iter().chain(arguments))["opened_by"].clone();
+    assert_eq!(marked(&["--password-file", "second"]), added);
+    let first = marked(&[]);
+    let initial = slots(&world).into_iter().find(|(_, label)| label == "initial").unwrap().0;
+    assert_eq!(first, initial.as_str());
+    let recovery = slots(&world).into_iter().find(|(_, label)| label == "recovery").unwrap().0;
+    assert_eq!(marked(&["--recovery-key-file", "recovery"]), recovery.as_str());
+    let text = world.run(["key", "list"]).success().text();
+    let line = text.lines().find(|line| line.contains(&initial)).unwrap();
+    assert!(line.starts_with('*') && text.matches('*').count() == 2, "{text}");
+
+    for source in [["--password-file", "second"], ["--recovery-key-file", "recovery"]] {
+        let own = if source[1] == "second" { added } else { &recovery };
+        let refused = world.run(["key", "remove", own].iter().chain(&source)).code(2);
+        refused.says("key change").says("--force").says(own);
+    }
+    assert_eq!(slots(&world).len(), 3);
+    world.run(["key", "remove", added, "--password-file", "second", "--force"]).success();
+    world.run(["list", "--password-file", "second"]).code(4);
+    world.run(["key", "remove", &recovery]).success();
+    // Not even by force.
+    world.run(["key", "remove", &initial, "--force"]).code(1).says("it is the last one");
+    world.run(["list"]).success();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod archives;
 mod backups;
 mod bad_input;
 mod copies;
+mod documents;
 mod harness;
 mod interruption;
 mod keys;

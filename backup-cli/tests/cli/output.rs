@@ -34,7 +34,9 @@ fn the_shapes_of_json_are_stable() {
             "finished",
             "host",
             "kind",
+            "left_out",
             "parent",
+            "parity",
             "problem_count",
             "problems",
             "repository",
@@ -91,6 +93,7 @@ fn the_shapes_of_json_are_stable() {
             "findings",
             "findings_omitted",
             "finished",
+            "incomplete",
             "level",
             "objects_checked",
             "ok",
@@ -100,7 +103,17 @@ fn the_shapes_of_json_are_stable() {
             "started"
         ]
     );
-    let restore = ["backup", "bytes", "complete", "entries", "problem_count", "problems", "seconds", "target"];
+    let restore = [
+        "backup",
+        "backup_problem_count",
+        "bytes",
+        "complete",
+        "entries",
+        "problem_count",
+        "problems",
+        "seconds",
+        "target",
+    ];
     assert_eq!(keys(&world.json(["restore", "latest", "--to", "out"])), restore);
     let path = entry["path"].as_str().unwrap();
     assert_eq!(keys(&world.json(["restore", "latest", "--entry", path, "--to", "file"])), restore);
@@ -110,7 +123,7 @@ fn the_shapes_of_json_are_stable() {
     assert_eq!(keys(&serde_json::from_str(&beside.stderr).unwrap()), ["backup", "bytes", "entry"]);
     assert_eq!(keys(&world.json(["diff", "latest", "latest"])), ["differences", "new", "old"]);
     let slots = world.json(["key", "list"]);
-    assert_eq!(keys(&slots), ["damaged", "slots"]);
+    assert_eq!(keys(&slots), ["damaged", "opened_by", "slots"]);
     for key in ["id", "kind", "label"] {
         assert!(keys(&slots["slots"][0]).contains(&key), "{slots}");
     }

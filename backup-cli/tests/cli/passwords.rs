@@ -57,7 +57,12 @@ fn a_wrong_password_has_its_own_exit_code() {
 #[test]
 fn no_password_and_no_terminal_is_an_error() {
     let world = World::new();
-    outcome(world.bare(["list"]).env("BACKUP_REPO", world.repository())).code(2).says("no password given");
+    outcome(world.bare(["list"]).env("BACKUP_REPO", world.repository()))
+        .code(2)
+        .says("no password given")
+        .says("--password-file")
+        .says("BACKUP_PASSWORD_COMMAND");
+    world.run(["key", "add"]).code(2).says("no new password given").says("--new-password-file");
 }
 
 /// `script` gives a command a terminal and types its own standard input there.

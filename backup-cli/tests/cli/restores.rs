@@ -50,12 +50,19 @@ fn existing_files_are_replaced_only_on_demand() {
     fs::write(&target, "mine").unwrap();
     let outcome = world.run(["restore", "latest", "--to", "out"]);
     assert!(matches!(outcome.code, Some(1 | 3)), "{outcome:?}");
+    // Every file and link of the tree: three of them by name, then their number, once, with what to do.
+    let lines = |text: &str| outcome.stderr.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("it exists already in the target"), 3, "{}", outcome.stderr);
+    assert_eq!((lines("5 entries exist already"), lines("--overwrite")), (1, 1), "{}", outcome.stderr);
+    for line in outcome.stderr.lines().filter(|line| line.contains("hello.txt")) {
+        assert_eq!(line.matches("hello.txt").count(), 1, "{line}");
+    }
     assert_eq!(fs::read(&target).unwrap(), b"mine");
     world.run(["restore", "latest", "--to", "out", "--overwrite"]).success();
     assert_eq!(fs::read(&target).unwrap(), b"hello\n");
 
     world.file("single", "mine");
-    world.run(["restore", "latest", "--entry", &hello, "--to", "single"]).code(1).says("single");
+    world.run(["restore", "latest", "--entry", &hello, "--to", "single"]).code(1).says(": --overwrite replaces it");
     assert_eq!(fs::read(world.path("single")).unwrap(), b"mine");
     world.run(["restore", "latest", "--entry", &hello, "--to", "single", "--overwrite"]).success();
     assert_eq!(fs::read(world.path("single")).unwrap(), b"hello\n");
@@ -75,6 +82,34 @@ fn one_entry_goes_to_a_file_a_directory_standard_output_or_a_command() {
     assert!(world.run(["cat", "latest", &large]).success().stdout == content);
     world.run(["restore", "latest", "--entry", &large, "--command", "--", "sh", "-c", "cat > copied"]).success();
     assert!(fs::read(world.path("copied")).unwrap() == content);
+}
+
+#[test]
+fn one_entry_that_goes_to_a_file_keeps_its_mode_and_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    for (number, mode) in [0o640, 0o755, 0o600, 0o444].into_iter().enumerate() {
+        let file = world.file(&format!("data{number}"), format!("{number}"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_007 + number as u64, 123_456_789);
+        fs::File::open(&file).unwrap().set_modified(time).unwrap();
+        world.create([file.as_os_str()]);
+        let entry = entry(&world, &format!("data{number}"));
+        for target in ["new", "new"] {
+            // A file that is replaced has the attributes of the entry, too.
+            world.run(["restore", "latest", "--entry", &entry, "--to", target, "--overwrite"]).success();
+            let metadata = fs::metadata(world.path(target)).unwrap();
+            assert_eq!((metadata.mode() & 0o7777, metadata.modified().unwrap()), (mode, time), "{target}");
+            assert_eq!(fs::read_to_string(world.path(target)).unwrap(), number.to_string());
+        }
+        // A part of a file is not the file, and a stream has no attributes.
+        let part = ["restore", "latest", "--entry", &entry, "--to", "part", "--range", "0:1", "--overwrite"];
+        world.run(part).success();
+        assert_eq!(fs::metadata(world.path("part")).unwrap().mode() & 0o7777, 0o600);
+    }
+    world.run_with_input(["create", "--stdin", "dump"], b"data").success();
+    world.run(["restore", "latest", "--entry", "dump", "--to", "dump"]).success();
+    assert_eq!(fs::metadata(world.path("dump")).unwrap().mode() & 0o7777, 0o600);
 }
 
 #[test]
@@ -194,4 +229,64 @@ fn names_that_are_not_there_or_have_no_content() {
     world.run(["cat", "latest", "../etc/passwd"]).code(2).says("../etc/passwd");
     world.run(["restore", "ffffffff", "--to", "out"]).code(1).says("backup not found");
     assert!(!world.path("out").exists());
+}
+
+#[test]
+fn the_latest_of_a_kind_a_host_or_a_tag() {
+    let world = World::new();
+    world.run(["restore", "latest", "--to", "out"]).code(1).says("there are no backups");
+    let shown = world.run(["list"]).success().says("there are no backups");
+    assert_eq!(shown.text(), "");
+    assert_eq!(world.run(["list", "--quiet"]).success().stderr, "");
+    let ids: Vec<String> = [
+        ["--kind", "data", "--host", "one", "--tag", "a", "--tag", "b"],
+        ["--kind", "virtual-machine", "--host", "one", "--tag", "a", "--tag", "c"],
+        ["--kind", "data", "--host", "two", "--tag", "c", "--tag", "d"],
+    ]
+    .iter()
+    .enumerate()
+    .map(|(number, options)| {
+        let file = world.file("data", format!("{number}"));
+        world.create([file.to_str().unwrap()].iter().chain(options))
+    })
+    .collect();
+    let data = entry(&world, "data");
+    for (filter, expected) in [
+        (vec![], 2),
+        (vec!["--kind", "virtual-machine"], 1),
+        (vec!["--kind", "data"], 2),
+        (vec!["--host", "one"], 1),
+        (vec!["--host", "one", "--kind", "data"], 0),
+        (vec!["--tag", "a"], 1),
+        (vec!["--tag", "a", "--tag", "b"], 0),
+    ] {
+        let shown = world.json(["show", "latest", "--summary"].iter().chain(&filter));
+        assert_eq!(shown["backup"]["id"], ids[expected].as_str(), "{filter:?}");
+        let content = world.run(["cat", "latest", &data].iter().chain(&filter)).success().stdout;
+        assert_eq!(content, expected.to_string().as_bytes(), "{filter:?}");
+        let restore = ["restore", "latest", "--entry", &data, "--to", "-"];
+        assert_eq!(world.run(restore.iter().chain(&filter)).success().stdout, content, "{filter:?}");
+    }
+    world.run(["cat", "latest", &data, "--host", "three"]).code(1).says("backup not found: latest with --host three");
+    world.run(["list", "--host", "three"]).success().says("there are no backups in the repository with --host three");
+    // Found before anybody is asked for a password.
+    world.secret("password", "wrong");
+    for command in [vec!["restore", &ids[0], "--to", "x"], vec!["show", &ids[0]], vec!["cat", &ids[0], &data]] {
+        world.run(command.iter().copied().chain(["--host", "one"])).code(2).says("--kind, --host and --tag");
+    }
+}
+
+#[test]
+fn a_newer_backup_that_cannot_be_opened_is_warned_about() {
+    let (world, older) = World::with_backup();
+    let bodies = || crate::harness::files(&world.repository().join("bodies"));
+    let before = bodies();
+    world.create(["tree"]);
+    for (path, _) in bodies().into_iter().filter(|file| !before.contains(file)) {
+        fs::write(path, "rubbish").unwrap();
+    }
+    let outcome = world.run(["show", "latest", "--kind", "data", "--summary", "--json"]).success();
+    assert_eq!(outcome.json()["backup"]["id"], older.as_str());
+    outcome.says("it may be the newest");
+    world.run(["show", "latest", "--summary"]).code(3);
 }

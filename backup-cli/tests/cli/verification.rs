@@ -46,6 +46,103 @@ fn every_level_is_fine_with_a_good_repository() {
 }
 
 #[test]
+fn a_verification_says_what_it_looked_at() {
+    let (world, backup) = World::with_backup();
+    world.create(["tree"]);
+    let summary = |arguments: &[&str]| {
+        let text = world.run(["verify"].iter().chain(arguments)).success().text();
+        text.lines().find(|line| line.starts_with("level ")).map(str::to_owned).unwrap_or_else(|| panic!("{text}"))
+    };
+    let presence = summary(&["--level", "presence"]);
+    assert!(presence.starts_with("level presence: looked for ") && presence.contains("of 2 backups"), "{presence}");
+    assert!(presence.ends_with("what is in them was not read"), "{presence}");
+    for level in ["bytes", "structure", "content"] {
+        let line = summary(&["--level", level]);
+        assert!(line.starts_with(&format!("level {level}: checked ")), "{line}");
+        assert_eq!(line.contains("entries"), level != "bytes", "{line}");
+        assert_eq!(line.contains("chunk"), level == "content", "{line}");
+    }
+    assert!(summary(&["--backup", &backup]).ends_with(": only what was named"));
+    assert!(summary(&["--sample", "0.1"]).ends_with(": a share of the data"));
+}
+
+/// Objects of a kind.
+fn objects(world: &World, kind: &str) -> Vec<PathBuf> {
+    crate::harness::files(&world.repository().join(kind)).into_iter().map(|(path, _)| path).collect()
+}
+
+#[test]
+fn without_the_password_a_lost_object_names_the_backups_that_need_it() {
+    let world = World::new();
+    let mut own = Vec::new();
+    for number in 1..=2 {
+        let before = [objects(&world, "packs"), objects(&world, "closures"), objects(&world, "bodies")].concat();
+        let file = world.file(&format!("data{number}"), noise(2 << 20, number));
+        let id = world.create([file.as_os_str()]);
+        let after = [objects(&world, "packs"), objects(&world, "closures"), objects(&world, "bodies")].concat();
+        own.push((id, after.into_iter().filter(|path| !before.contains(path)).collect::<Vec<_>>()));
+    }
+    for (id, objects) in &own {
+        for path in objects.iter().filter(|path| !path.to_string_lossy().contains("/bodies/")) {
+            let bytes = fs::read(path).unwrap();
+            for level in ["presence", "bytes"] {
+                fs::remove_file(path).unwrap();
+                let report = world.run(["verify", "--level", level, "--json"]).code(3).json();
+                assert_eq!(report["findings"][0]["backups"], json!([id]), "{level}: {}: {report}", path.display());
+                let text = world.run(["verify", "--level", level]).code(3).text();
+                assert!(text.contains(&format!("needed by backup {}", &id[..8])), "{text}");
+                fs::write(path, &bytes).unwrap();
+            }
+            flip(path, 5);
+            let report = world.run(["verify", "--level", "bytes", "--json"]).code(3).json();
+            assert_eq!(report["findings"][0]["backups"], json!([id]), "{}: {report}", path.display());
+            fs::write(path, &bytes).unwrap();
+        }
+    }
+    world.run(["verify"]).success();
+}
+
+#[test]
+fn a_lost_or_damaged_body_is_reported_once() {
+    let (world, backup) = World::with_backup();
+    let body = objects(&world, "bodies").remove(0);
+    let bytes = fs::read(&body).unwrap();
+    for lose in [true, false] {
+        if lose {
+            fs::remove_file(&body).unwrap();
+        } else {
+            flip(&body, 40);
+        }
+        for level in ["bytes", "structure", "content"] {
+            let report = world.run(["verify", "--level", level, "--json"]).code(3).json();
+            assert_eq!(report["findings"].as_array().unwrap().len(), 1, "{level}: {report}");
+            assert_eq!(report["findings"][0]["backups"], json!([backup]), "{level}: {report}");
+        }
+        fs::write(&body, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn an_incomplete_backup_is_warned_about_when_it_is_verified_or_restored() {
+    let (world, whole) = World::with_backup();
+    let Some(created) = world.create_incomplete() else { return };
+    let id = created.code(3).json()["backup"].as_str().unwrap().to_owned();
+    let warning = format!("backup {} was incomplete when it was made: 1 problem", &id[..8]);
+    for level in ["structure", "content"] {
+        let outcome = world.run(["verify", "--level", level, "--json"]).success().says(&warning);
+        assert_eq!(outcome.json()["incomplete"], json!([{"backup": id, "problem_count": 1}]), "{level}");
+        let text = world.run(["verify", "--level", level]).success().says(&warning);
+        assert!(text.text().ends_with("ok\n"));
+    }
+    assert_eq!(world.json(["verify", "--backup", &whole])["incomplete"], json!([]));
+    let outcome = world.run(["restore", &id, "--to", "out", "--json"]).success().says(&warning);
+    assert_eq!((&outcome.json()["backup_problem_count"], &outcome.json()["complete"]), (&json!(1), &json!(true)));
+    let whole = world.run(["restore", &whole, "--to", "out-whole", "--json"]).success();
+    assert_eq!((whole.json()["backup_problem_count"].as_u64(), whole.stderr.as_str()), (Some(0), ""));
+    assert!(world.run(["show", &id, "--summary"]).success().text().contains("tree/secret"));
+}
+
+#[test]
 fn presence_and_bytes_need_no_password() {
     let (world, backup) = World::with_backup();
     for level in ["presence", "bytes"] {
@@ -131,8 +228,18 @@ fn a_repository_that_was_set_back_is_noticed() {
             world.run(["verify", "--level", level, "--expect-head", &"ab".repeat(32), "--json"]).code(3).json();
         assert_eq!(report["ok"], false, "{level}");
     }
+    for id in [&first, &second] {
+        world.run(["verify", "--level", "presence", "--expect-head", &id[..8]]).success();
+    }
+    let other = if first.starts_with("abab") || second.starts_with("abab") { "cdcd" } else { "abab" };
+    for level in ["presence", "structure"] {
+        let outcome = world.run(["verify", "--level", level, "--expect-head", other]).code(3);
+        outcome.says(other).says("the expected backup is not there");
+    }
     world.run(["verify", "--expect-head", "abc"]).code(2);
-    let _ = first;
+    // What was forgotten is in the history.
+    world.run(["forget", "--yes", &first]).success();
+    world.run(["verify", "--level", "presence", "--expect-head", &first[..8]]).success();
 }
 
 #[test]
@@ -163,4 +270,26 @@ fn a_stream_is_compared_with_a_file() {
     let result = world.run(["verify", "--compare", "dump", "--entry", "dump", "--json"]).code(3).json();
     assert_eq!(result["comparison"]["differs_at"], 123_456);
     world.run(["verify", "--compare", "missing", "--entry", "dump"]).code(1).says("missing");
+}
+
+/// What docs/cli.md says of a damaged pack of which the data still exists.
+#[test]
+fn what_still_exists_is_stored_again_while_a_damaged_pack_is_away() {
+    let (world, old) = World::with_backup();
+    let pack = packs(&world).remove(0);
+    flip(&pack, fs::metadata(&pack).unwrap().len() / 2);
+    world.run(["verify"]).code(3);
+    fs::rename(&pack, world.path("away")).unwrap();
+    let new = world.json(["create", "tree", "--parent", "none"]);
+    assert!(new["bytes_new"].as_u64().unwrap() > 1 << 20, "{new}");
+    fs::rename(world.path("away"), &pack).unwrap();
+    world.run(["verify", "--backup", new["backup"].as_str().unwrap()]).success();
+    world.run(["restore", "latest", "--to", "out"]).success();
+    assert!(fs::read(world.path("out/tree/sub/large")).unwrap() == fs::read(world.path("tree/sub/large")).unwrap());
+    world.run(["verify", "--backup", &old]).code(3);
+    fs::remove_file(&pack).unwrap();
+    world.run(["collect", "--yes"]).code(3);
+    world.run(["forget", "--yes", &old]).success();
+    world.run(["collect", "--yes"]).success();
+    world.run(["verify"]).success();
 }

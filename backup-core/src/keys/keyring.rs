@@ -177,7 +177,7 @@ pub(crate) fn is_of_another(object: &[u8], repository: RepositoryId) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::NotFound`] where there is none; [`Error::Damaged`]. An older keyring never stands in for
+/// [`Error::Damaged`], also where there is none. An older keyring never stands in for
 /// a damaged one: it lacks keys.
 pub(crate) fn read_newest_keyring(
     storage: &dyn Storage,
@@ -187,7 +187,11 @@ pub(crate) fn read_newest_keyring(
     config: &[u8],
 ) -> Result<Keyring> {
     let newest = newest_keyring(storage, repository)?.found;
-    let (number, object) = newest.ok_or_else(|| Error::not_found("keyring", format!("{}*", layout::KEYRINGS)))?;
+    let lost = || {
+        let reason = "there is none, and the repository cannot be opened without it";
+        Error::damaged("keyring", layout::KEYRINGS, reason)
+    };
+    let (number, object) = newest.ok_or_else(lost)?;
     let key = Place::Keyring(number).key();
     let damaged = |reason: &str| Error::damaged("keyring", &key, reason);
     let object = object.map_err(|error| match error {

@@ -253,8 +253,8 @@ pub(crate) fn remove_slot(storage: &dyn Storage, repository: RepositoryId, id: S
 /// # Errors
 ///
 /// [`Error::WrongPassword`] where no slot opens; [`Error::LimitExceeded`] where none opens and one
-/// asks for more than is allowed; [`Error::Damaged`], [`Error::Unsupported`] or [`Error::NotFound`]
-/// where there was none that could be tried.
+/// asks for more than is allowed; [`Error::Damaged`] or [`Error::Unsupported`] where there was none
+/// that could be tried.
 pub(crate) fn open_slots(
     storage: &dyn Storage,
     provider: &dyn AeadProvider,
@@ -266,7 +266,8 @@ pub(crate) fn open_slots(
     let (mut tried, mut too_expensive, mut unreadable) = (0, None, None);
     let places = slot_places(storage)?;
     if places.is_empty() {
-        return Err(Error::not_found("key slot", format!("{}*", layout::SLOTS)));
+        let reason = "there are none, and the repository cannot be opened without one";
+        return Err(Error::damaged("key slots", layout::SLOTS, reason));
     }
     for id in places {
         let slot = match read_slot(storage, repository, id) {

@@ -59,7 +59,7 @@ fn passwords_and_recovery_keys_open_their_slots_and_nothing_else_does() {
     let (right, wrong) = (Password::from("right"), Password::from("wrong"));
     let recovery = RecoveryKey::generate(&fixture.entropy).unwrap();
     let other_recovery = RecoveryKey::generate(&fixture.entropy).unwrap();
-    assert_eq!(fixture.open_error(&right), ErrorKind::NotFound);
+    assert_eq!(fixture.open_error(&right), ErrorKind::Damaged);
 
     let slot = fixture.create((&right).into(), "laptop").unwrap();
     assert_eq!((slot.kind, slot.label.as_str()), (KeySlotKind::Password, "laptop"));
@@ -326,7 +326,7 @@ fn read(fixture: &Fixture, config: &[u8]) -> Result<Keyring> {
 fn the_newest_keyring_is_read_and_keeps_the_old_keys() {
     let fixture = Fixture::new();
     let (mut first, config) = keyring_of(&fixture);
-    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::Damaged);
     write(&fixture, &mut first).unwrap();
     assert_eq!(read(&fixture, &config).unwrap().encode().unwrap(), first.encode().unwrap());
     let decoded = Config::decode(&config).unwrap();
@@ -380,7 +380,7 @@ fn keyrings_of_other_repositories_are_passed_over() {
     let (mut stranger, _) = keyring_of(&fixture);
     write_as(&fixture, other, &mut stranger).unwrap();
     let (mut keyring, config) = keyring_of(&fixture);
-    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(read(&fixture, &config).unwrap_err().kind(), ErrorKind::Damaged);
     write(&fixture, &mut keyring).unwrap();
     assert_eq!(keyring.number, 2);
     stranger.number = 3;

@@ -99,10 +99,16 @@ pub(crate) fn store(storage: &dyn Storage, mut group: Group, control: &Control) 
     }
     let name = hash::object_name(&out);
     let (key, size) = (Place::Parity(name).key(), to_u64(out.len()));
-    match storage.put(&key, Bytes::from(out), PutMode::Create) {
-        Ok(()) | Err(StorageError::AlreadyExists) => {}
-        Err(error) => return Err(Error::storage("put", &key, error)),
-    }
+    let out = Bytes::from(out);
+    let put = match storage.put(&key, out.clone(), PutMode::Create) {
+        // The same objects have the same parity; what has its name may be damaged.
+        Err(StorageError::AlreadyExists) => match storage.get(&key, size) {
+            Ok(found) if found == out => Ok(()),
+            _ => storage.put(&key, out, PutMode::Overwrite),
+        },
+        put => put,
+    };
+    put.map_err(|error| Error::storage("put", &key, error))?;
     control.event(&Event::Stored { bytes: size });
     Ok((name, size))
 }

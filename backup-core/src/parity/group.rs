@@ -103,11 +103,29 @@ impl Group {
 
     /// Reads a parity object. Returns the group and where the parity begins.
     pub(crate) fn decode(bytes: &[u8], name: &str) -> Result<(Self, u64)> {
-        read(bytes).ok_or_else(|| Error::damaged("parity", name, "it is not well-formed"))
+        read(bytes, to_u64(bytes.len())).ok_or_else(|| Error::damaged("parity", name, "it is not well-formed"))
+    }
+
+    /// Reads what stands before the parity of an object of `size` bytes, if it is well-formed.
+    pub(crate) fn decode_head(head: &[u8], size: u64) -> Option<Self> {
+        read(head, size).map(|(group, _)| group)
     }
 }
 
-fn read(bytes: &[u8]) -> Option<(Group, u64)> {
+/// Where the parity begins in an object of `size` bytes that begins with `bytes`.
+pub(crate) fn head_length(bytes: &[u8], size: u64) -> Option<u64> {
+    let (header, _) = bytes.split_first_chunk::<HEADER>()?;
+    let [_, rows, _, _, d0, d1, d2, d3, ..] = header.strip_prefix(MAGIC)? else { return None };
+    let depth = u32::from_le_bytes([*d0, *d1, *d2, *d3]);
+    size.checked_sub(parity_length(*rows, depth))
+}
+
+fn parity_length(rows: u8, depth: u32) -> u64 {
+    u64::from(rows).saturating_mul(u64::from(depth)).saturating_mul(BLOCK)
+}
+
+/// Reads the beginning of an object of `size` bytes, at least up to its parity.
+fn read(bytes: &[u8], size: u64) -> Option<(Group, u64)> {
     let (header, mut rest) = bytes.split_first_chunk::<HEADER>()?;
     let fields = header.strip_prefix(MAGIC)?;
     let [columns, rows, 0, 0, d0, d1, d2, d3, c0, c1, c2, c3, fields @ ..] = fields else { return None };
@@ -140,8 +158,7 @@ fn read(bytes: &[u8]) -> Option<(Group, u64)> {
     let (checks, _) = checks.as_chunks::<CHECK>();
     let group = Group { columns: *columns, rows: *rows, depth, members, checks: checks.to_vec() };
     let head = to_u64(bytes.len()).saturating_sub(to_u64(parity.len()));
-    let is_whole = group.length() == length
-        && to_u64(parity.len()) == u64::from(*rows).saturating_mul(u64::from(depth)).saturating_mul(BLOCK);
+    let is_whole = group.length() == length && size.checked_sub(head) == Some(parity_length(*rows, depth));
     is_whole.then_some((group, head))
 }
 
@@ -190,6 +207,14 @@ mod tests {
         bytes.resize(head + 6 * BLOCK_LENGTH, 1);
         assert_eq!(Group::decode(&bytes, "x").unwrap(), (group.clone(), to_u64(head)));
         assert_eq!(group.blocks_of(0).collect::<Vec<_>>(), [0, 3]);
+        let size = to_u64(bytes.len());
+        assert_eq!(head_length(&bytes[..HEADER], size), Some(to_u64(head)));
+        for length in head..bytes.len() {
+            assert_eq!(Group::decode_head(&bytes[..length], size).as_ref(), Some(&group));
+        }
+        for (length, size) in [(head - 1, size), (head, size - 1), (head, size + 1), (HEADER - 1, size)] {
+            assert_eq!(Group::decode_head(&bytes[..length], size), None, "{length} of {size}");
+        }
         for length in (0..=head).chain([bytes.len() - 1]) {
             assert!(Group::decode(&bytes[..length], "x").is_err());
         }

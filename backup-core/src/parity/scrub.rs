@@ -86,7 +86,7 @@ pub fn scrub(repository: &LockedRepository, options: &ScrubOptions, control: &Co
 
 /// Objects that are looked at together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(crate) enum Class {
     /// Config, keyrings and what is signed.
     Records,
     /// Index segments, bodies and closures.
@@ -110,7 +110,7 @@ struct Scrub<'s> {
 }
 
 /// The class of an object that is protected, and the size that it may have.
-fn class(place: Place) -> Option<(Class, u64)> {
+pub(crate) fn class(place: Place) -> Option<(Class, u64)> {
     match place {
         Place::Config => Some((Class::Records, limits::CONFIG)),
         Place::Keyring(_) => Some((Class::Records, limits::KEYRING)),
@@ -127,7 +127,7 @@ fn class(place: Place) -> Option<(Class, u64)> {
 }
 
 /// The hash that is the name of an object.
-fn named(place: Place) -> Option<Digest> {
+pub(crate) fn named(place: Place) -> Option<Digest> {
     match place {
         Place::Pack(name) | Place::Index(name) | Place::Body(name) | Place::Closure(name) => {
             Some(Digest::new(*name.as_bytes()))
@@ -368,9 +368,11 @@ impl Scrub<'_> {
         if !self.options.add_parity {
             return Ok(());
         }
+        let mut made = BTreeSet::new();
         for group in create::groups(open) {
             let count = to_u64(group.members.len());
-            let (_, size) = create::store(self.storage, group, self.control)?;
+            let (name, size) = create::store(self.storage, group, self.control)?;
+            made.insert(Place::Parity(name).key());
             self.report.parity_added = self.report.parity_added.saturating_add(1);
             self.report.parity_objects = self.report.parity_objects.saturating_add(1);
             self.report.parity_bytes = self.report.parity_bytes.saturating_add(size);
@@ -382,7 +384,7 @@ impl Scrub<'_> {
             return Ok(());
         }
         let stale_count = to_u64(stale.len());
-        for key in stale.into_iter().chain(damaged_parity) {
+        for key in stale.into_iter().chain(damaged_parity).filter(|key| !made.contains(key)) {
             self.storage.delete(&key).map_err(|error| Error::storage("delete", &key, error))?;
             self.report.parity_removed = self.report.parity_removed.saturating_add(1);
         }

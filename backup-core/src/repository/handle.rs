@@ -12,7 +12,7 @@ use crate::chunk::{Gear, GearTable};
 use crate::crypto::SigningKey;
 use crate::error::{Error, Result};
 use crate::format::config::{Access, Config};
-use crate::id::{Digest, ObjectName, RepositoryId};
+use crate::id::{Digest, ObjectName, RepositoryId, SlotId};
 use crate::index::Index;
 use crate::keys::{ContentKeys, Credential, KeyringKey};
 use crate::length::to_u64;
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) chunk_keys: ContentKeys,
     pub(crate) gear: Arc<Gear>,
     pub(crate) writer_key: SigningKey,
+    /// The key slot that the handle was opened with.
+    pub(crate) slot: SlotId,
     pub(crate) keyring_key: KeyringKey,
     pub(crate) keyring_number: u32,
     pub(crate) generation: u32,
@@ -82,6 +84,13 @@ impl Repository {
         self.inner.config.repository
     }
 
+    /// The key slot that opened this handle, or that [`init`](Self::init) made. Whoever removes it may shut himself out: what
+    /// he has given opens nothing then. It may have been removed since.
+    #[must_use]
+    pub fn opened_by(&self) -> SlotId {
+        self.inner.slot
+    }
+
     /// Whether this program or the storage cannot write to it.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
@@ -106,7 +115,7 @@ impl Inner {
         config: Config,
         config_hash: Digest,
         signers: Signers,
-        keyring_key: KeyringKey,
+        (slot, keyring_key): (SlotId, KeyringKey),
         keyring: &crate::format::keyring::Keyring,
     ) -> Result<Self> {
         let keys = ObjectKeys::new(
@@ -132,6 +141,7 @@ impl Inner {
             config,
             config_hash,
             signers,
+            slot,
             keyring_key,
             cache: Arc::default(),
             known: Mutex::default(),

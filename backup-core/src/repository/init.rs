@@ -156,7 +156,7 @@ impl Repository {
         }
         let signers = signers(&config)?;
         let hash = hash::digest(&config_bytes);
-        let inner = Inner::new(storage, environment, config, hash, signers, keyring_key, &keyring)?;
+        let inner = Inner::new(storage, environment, config, hash, signers, (slot.id, keyring_key), &keyring)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 }

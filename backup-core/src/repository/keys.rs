@@ -66,7 +66,8 @@ impl Repository {
         Ok((slot, key))
     }
 
-    /// Removes a key slot. Who copied it before, and knows its password, can still open what he copied.
+    /// Removes a key slot. Who copied it before, and knows its password, can still open what he copied. The one that
+    /// [`opened_by`](Self::opened_by) names is removed like any other: ask before.
     ///
     /// # Errors
     ///

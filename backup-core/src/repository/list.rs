@@ -48,7 +48,8 @@ impl Repository {
     pub fn find_backup(&self, name: &str) -> Result<Backup> {
         let history = self.inner.history(&Control::waiting())?;
         if name == "latest" {
-            let latest = history.in_order().pop().ok_or_else(|| Error::not_found("backup", name))?;
+            let none = || Error::not_found("backup", "latest (there are no backups in the repository)");
+            let latest = history.in_order().pop().ok_or_else(none)?;
             return self.inner.read_backup(latest, &Control::default());
         }
         if name.len() < 4 {

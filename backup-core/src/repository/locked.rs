@@ -14,6 +14,7 @@ use crate::keys::{Credential, DamagedSlot, KeySlot, list_slots, open_slots, read
 use crate::limits;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::{Inner, Repository};
+use crate::repository::init::check_no_remains;
 use crate::repository::parallel::each;
 use crate::repository::verify::{self, VerifyOptions, VerifyReport};
 use crate::session::{Commit, History, Records, Signers};
@@ -77,11 +78,20 @@ impl LockedRepository {
     /// # Errors
     ///
     /// [`Error::NotFound`] where the storage holds no repository; [`Error::Unsupported`] naming a version or
-    /// feature that this program does not know; [`Error::Damaged`], [`Error::Storage`].
+    /// feature that this program does not know; [`Error::Damaged`], also where a repository has lost its `config`;
+    /// [`Error::Storage`].
     pub fn open(storage: Arc<dyn Storage>, environment: Environment) -> Result<Self> {
         let key = Place::Config.key();
         let config_bytes = storage.get(&key, limits::CONFIG).map_err(|error| match error {
-            StorageError::NotFound => Error::not_found("repository", &key),
+            StorageError::NotFound => match check_no_remains(&*storage) {
+                Err(Error::AlreadyExists { name, .. }) => Error::damaged(
+                    "config",
+                    &key,
+                    format!("it is missing beside {name}, and the repository cannot be opened without it"),
+                ),
+                Err(error) => error,
+                Ok(()) => Error::not_found("repository", &key),
+            },
             StorageError::TooLarge { size, limit } => Error::limit("size of config", size, limit),
             error => Error::storage("get", &key, error),
         })?;
@@ -158,10 +168,10 @@ impl LockedRepository {
         let provider = &*self.environment.aead;
         let max_memory = u64::from(options.max_memory_kib).saturating_mul(1024);
         let repository = self.config.repository;
-        let (_, keyring_key) = open_slots(&*self.storage, provider, repository, *credential, max_memory)?;
-        let keyring = read_newest_keyring(&*self.storage, provider, repository, &keyring_key, &self.config_bytes)?;
+        let opened = open_slots(&*self.storage, provider, repository, *credential, max_memory)?;
+        let keyring = read_newest_keyring(&*self.storage, provider, repository, &opened.1, &self.config_bytes)?;
         let hash = self.fingerprint();
-        let inner = Inner::new(self.storage, self.environment, self.config, hash, self.signers, keyring_key, &keyring)?;
+        let inner = Inner::new(self.storage, self.environment, self.config, hash, self.signers, opened, &keyring)?;
         Ok(Repository { inner: Arc::new(inner) })
     }
 }

@@ -16,6 +16,6 @@ mod structure;
 
 pub use self::ledger::VerificationLedger;
 pub use self::options::{Share, VerifyLevel, VerifyOptions};
-pub use self::report::{AffectedEntry, Finding, FindingKind, VerifyReport};
+pub use self::report::{AffectedEntry, Finding, FindingKind, IncompleteBackup, VerifyReport};
 pub use self::shard::Shard;
 pub(crate) use self::sites::{NamedObject, Site, arrived, read_closure, without_password};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Verify;
 use crate::commands::diff;
-use crate::context::{Context, source_options};
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::progress::Progress;
 use crate::output::{json, text};
@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Verify, repository: &Reposi
     let control = context.control(&progress);
     let found = match (entry, arguments.compare.as_slice()) {
         (None, roots) => {
-            let mut source = FileTreeSource::new(roots.to_vec(), source_options(&arguments.files))?;
+            let mut source = FileTreeSource::new(roots.to_vec(), context.source_options(roots, &arguments.files)?)?;
             Found::Tree(repository.compare_tree(&backup, &mut source, &control)?)
         }
         (Some(path), [file]) => compare_entry(repository, &backup, path, file, &control)?,

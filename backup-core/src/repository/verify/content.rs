@@ -22,7 +22,9 @@ use crate::repository::verify::keys::check_keys;
 use crate::repository::verify::ledger::{self, VerificationLedger};
 use crate::repository::verify::options::{VerifyLevel, VerifyOptions};
 use crate::repository::verify::report::{FindingKind, Findings, VerifyReport};
-use crate::repository::verify::sites::{Present, Site, check_bytes, presence, read_closure, small_objects};
+use crate::repository::verify::sites::{
+    Present, Site, check_bytes, name_backups, presence, read_closure, small_objects,
+};
 use crate::repository::verify::structure::Walk;
 use crate::repository::view;
 use crate::storage::StorageError;
@@ -120,6 +122,7 @@ impl Repository {
                 findings.set_muted(false);
             }
         }
+        name_backups(&site, &present.commits, control, &findings)?;
         findings.finish(&present.history, &*inner.storage, environment)
     }
 }

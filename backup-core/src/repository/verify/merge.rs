@@ -44,7 +44,9 @@ impl VerifyReport {
                 *sum = sum.saturating_add(part);
             }
             findings.add(report.findings);
+            whole.incomplete.extend(report.incomplete);
         }
+        whole.incomplete.sort_by_key(|backup| backup.backup);
         if let Some(missing) = (1..=first.count()).find(|number| !found.contains(number)) {
             return Err(invalid(format!("shard {missing}/{} is missing", first.count())));
         }
@@ -80,6 +82,10 @@ impl Joined {
                 }
             }
             known.entries_omitted = omitted;
+            // Who needs an object is the same for whoever looks.
+            if known.backups.is_empty() {
+                (known.backups, known.backups_omitted) = (finding.backups, finding.backups_omitted);
+            }
         }
     }
 

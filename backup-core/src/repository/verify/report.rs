@@ -51,6 +51,20 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Findings that are not listed.
     pub findings_omitted: u64,
+    /// Backups that are as they were made, and already lacked something then. Known at the levels structure and content. No
+    /// finding: nothing happened to them since.
+    #[serde(default)]
+    pub incomplete: Vec<IncompleteBackup>,
+}
+
+/// A backup that lacks what could not be read when it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IncompleteBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// How many problems there were.
+    pub problem_count: u64,
 }
 
 /// Something that is not as it must be.
@@ -67,6 +81,13 @@ pub struct Finding {
     pub entries: Vec<AffectedEntry>,
     /// Entries that are not listed.
     pub entries_omitted: u64,
+    /// Backups that need the object, at most the first 100. Of config, keys and what is only known by its content there are
+    /// none: those are of all backups, or of the `entries`.
+    #[serde(default)]
+    pub backups: Vec<BackupId>,
+    /// Backups that are not listed.
+    #[serde(default)]
+    pub backups_omitted: u64,
 }
 
 /// An entry that a finding hurts.
@@ -134,6 +155,8 @@ pub(crate) struct Findings {
 pub(super) const LISTED: usize = 1000;
 /// Entries that a finding lists.
 pub(super) const LISTED_ENTRIES: usize = 100;
+/// Backups that a finding lists.
+pub(super) const LISTED_BACKUPS: usize = 100;
 
 impl Findings {
     pub(crate) fn new(repository: RepositoryId, options: &VerifyOptions, environment: &Environment) -> Self {
@@ -157,6 +180,7 @@ impl Findings {
                 entries_checked: 0,
                 findings: Vec::new(),
                 findings_omitted: 0,
+                incomplete: Vec::new(),
             }),
         }
     }
@@ -179,6 +203,8 @@ impl Findings {
                 message: message.to_owned(),
                 entries: Vec::new(),
                 entries_omitted: 0,
+                backups: Vec::new(),
+                backups_omitted: 0,
             });
         } else {
             report.findings_omitted = report.findings_omitted.saturating_add(1);
@@ -216,6 +242,19 @@ impl Findings {
                 finding.entries.push(entry.clone());
             } else {
                 finding.entries_omitted = finding.entries_omitted.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that `backup` needs the objects that `is_needed` knows.
+    pub(crate) fn needed_by(&self, backup: BackupId, is_needed: impl Fn(&str) -> bool) -> Result<()> {
+        let mut report = lock(&self.state)?;
+        for finding in report.findings.iter_mut().filter(|finding| is_needed(&finding.object)) {
+            if finding.backups.len() < LISTED_BACKUPS {
+                finding.backups.push(backup);
+            } else {
+                finding.backups_omitted = finding.backups_omitted.saturating_add(1);
             }
         }
         Ok(())
@@ -268,6 +307,7 @@ impl Findings {
             let reason = "a collection ended while it was verified";
             return Err(Error::Conflict { what: "the repository".into(), reason: reason.into(), transient: true });
         }
+        report.incomplete.sort_by_key(|backup| backup.backup);
         report.findings.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.finished = environment.now();
         Ok(report)

@@ -79,6 +79,7 @@ pub(crate) fn without_password(
             })
         })?;
     }
+    name_backups(site, &present.commits, control, &findings)?;
     findings.finish(&present.history, site.storage, environment)
 }
 
@@ -178,6 +179,31 @@ pub(crate) fn presence(
     Ok(Present { history, commits, packs: present, stored: stored.collect(), lost })
 }
 
+/// Says of every finding which of the backups need the object.
+pub(crate) fn name_backups(site: &Site<'_>, commits: &[Commit], control: &Control, findings: &Findings) -> Result<()> {
+    if findings.is_ok()? {
+        return Ok(());
+    }
+    for commit in commits {
+        let content = &commit.content;
+        let mut needed = BTreeSet::from([
+            commit.place().key(),
+            Place::Body(content.body).key(),
+            Place::Closure(content.closure).key(),
+        ]);
+        needed.extend(content.indexes.iter().map(|name| Place::Index(*name).key()));
+        match read_closure(site.storage, commit, control) {
+            Ok(closure) => needed.extend(closure.packs.keys().map(|name| Place::Pack(*name).key())),
+            Err(error @ (Error::Cancelled | Error::Internal(_))) => return Err(error),
+            // It was reported.
+            Err(_) => {}
+        }
+        let needed: BTreeSet<&str> = needed.iter().map(Key::as_str).collect();
+        findings.needed_by(commit.id, |object| needed.contains(object))?;
+    }
+    Ok(())
+}
+
 /// Reads a closure and holds it against its commit.
 pub(crate) fn read_closure(storage: &dyn Storage, commit: &Commit, control: &Control) -> Result<Closure> {
     let content = &commit.content;
@@ -220,6 +246,7 @@ pub(crate) fn arrived(
             })
         })?;
     }
+    name_backups(site, &present.commits, control, &findings)?;
     findings.finish(&present.history, site.storage, environment)
 }
 

@@ -20,7 +20,7 @@ use crate::repository::handle::Inner;
 use crate::repository::read::IndexedPages;
 use crate::repository::verify::content::Damage;
 use crate::repository::verify::links::check_links;
-use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings};
+use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings, IncompleteBackup};
 use crate::repository::verify::shard::Shard;
 use crate::session::{Closure, Commit};
 
@@ -128,11 +128,21 @@ impl<'w> Walk<'w> {
         let body = Place::Body(commit.content.body).key().to_string();
         let backup = match self.inner.read_backup(commit, self.control) {
             Ok(backup) => backup,
+            // Missing ones and those with other bytes were reported.
+            Err(Error::Damaged { .. } | Error::LimitExceeded { .. } | Error::Storage { .. })
+                if self.findings.has_finding_about(&body)? =>
+            {
+                return Ok(());
+            }
             Err(error) => {
                 let add = || self.findings.add_error(FindingKind::Structure, &body, error);
                 return self.findings.muted(!self.reports(&body), add);
             }
         };
+        if !backup.is_complete() && self.reports(&body) {
+            let incomplete = IncompleteBackup { backup: backup.id, problem_count: backup.problem_count };
+            self.findings.count(|report| report.incomplete.push(incomplete))?;
+        }
         let closure = closure.map(|closure| closure.packs.keys().map(|pack| self.number(pack)).collect());
         let walked = Walked { id: backup.id, catalogue: backup.catalogue, body, closure };
         let entries = self.catalogue(&walked, &CataloguePage::root(&backup.catalogue))?.entries;
