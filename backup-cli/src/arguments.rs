@@ -386,7 +386,8 @@ pub(crate) struct Restore {
 
 /// Copy backups to another place
 ///
-/// Without the password: the other place becomes, or is, the same repository, and gets what it lacks.
+/// Without the password: the other place becomes, or is, the same repository, and gets what it lacks. Where it is a
+/// repository with a password of its own, both passwords are needed, and backups are made anew there.
 /// Can be interrupted and run again.
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
@@ -399,12 +400,37 @@ pub(crate) struct Copy {
     /// Write what was copied, and whether it is good, to this file as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) receipt: Option<PathBuf>,
-    /// How the copy is verified: that all is there, or also that every byte that was written can be read again
+    /// How the copy is verified: that all is there, also that every byte that was written can be read again, or also
+    /// that every chunk opens (only where the other place has a password of its own)
     #[arg(long, value_name = "LEVEL", default_value = "bytes")]
     pub(crate) verify: CopyLevel,
     /// Read objects that are there already, too, and compare them with their names
     #[arg(long)]
     pub(crate) check_existing: bool,
+    #[command(flatten)]
+    pub(crate) password: ToPassword,
+}
+
+/// Where the password of a destination comes from that is another repository.
+#[derive(Debug, Args)]
+pub(crate) struct ToPassword {
+    /// Read the destination's password from a file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Password of the destination")]
+    pub(crate) to_password_file: Option<PathBuf>,
+    /// Read the destination's password from an open file descriptor
+    #[arg(long, value_name = "N", help_heading = "Password of the destination")]
+    pub(crate) to_password_fd: Option<u32>,
+    /// Take the destination's password from the output of a shell command
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        value_hint = ValueHint::CommandString,
+        help_heading = "Password of the destination"
+    )]
+    pub(crate) to_password_command: Option<OsString>,
+    /// A second secret that the destination needs beside its password
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Password of the destination")]
+    pub(crate) to_key_file: Option<PathBuf>,
 }
 
 /// How a copy is verified.
@@ -414,6 +440,8 @@ pub(crate) enum CopyLevel {
     Presence,
     /// Also, every byte that was written can be read again
     Bytes,
+    /// Also, every chunk of what was copied opens and is what it must be
+    Content,
 }
 
 /// Write the content of an entry to standard output

@@ -44,6 +44,8 @@ impl From<Exit> for ExitCode {
 pub(crate) enum Failure {
     /// The engine or an adapter failed.
     Engine(Error),
+    /// No key slot of the repository that is copied to opens with its password. It is called so.
+    WrongDestinationPassword(String),
     /// The command line asks for something that makes no sense.
     Usage(String),
     /// A file, command or terminal beside the repository and the data could not be used.
@@ -84,6 +86,7 @@ impl Failure {
                 ErrorKind::Cancelled => Exit::Interrupted,
                 _ => Exit::Failure,
             },
+            Self::WrongDestinationPassword(_) => Exit::WrongPassword,
             Self::Usage(_) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::BrokenPipe,
             Self::Io { .. } | Self::Output(_) => Exit::Failure,
@@ -94,6 +97,7 @@ impl Failure {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Engine(error) => error.kind().name(),
+            Self::WrongDestinationPassword(_) => ErrorKind::WrongPassword.name(),
             Self::Usage(_) => "usage",
             Self::Io { .. } => "io",
             Self::Output(_) => "output",
@@ -111,6 +115,10 @@ impl Failure {
             Self::Engine(error) => {
                 chain.push(error.to_string());
                 error.source()
+            }
+            Self::WrongDestinationPassword(name) => {
+                chain.push(format!("no key slot of {name} opens with the password of the destination"));
+                None
             }
             Self::Usage(message) => {
                 chain.push(message.clone());

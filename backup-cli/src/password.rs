@@ -12,7 +12,7 @@ use backup_core::keys::{Credential, MaintenanceKey, RecoveryKey};
 use backup_core::secret::Password;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::arguments::{Global, NewPassword};
+use crate::arguments::{Global, NewPassword, ToPassword};
 use crate::exit::Failure;
 use crate::input::{read_limited, read_small};
 use crate::interrupt;
@@ -79,6 +79,17 @@ impl Unlock {
         Self::read(&source, new.new_key_file.as_deref(), output)
     }
 
+    /// For opening the destination of a copy, called `name`.
+    pub(crate) fn destination(to: &ToPassword, name: &str, output: &Output) -> Result<Self, Failure> {
+        let source = Source::of_destination(to)?.unwrap_or_else(|| Source::PromptFor(name.to_owned()));
+        Self::read(&source, to.to_key_file.as_deref(), output)
+    }
+
+    /// Whether a password for the destination of a copy is given or can be asked for.
+    pub(crate) fn has_destination(to: &ToPassword) -> Result<bool, Failure> {
+        Ok(Source::of_destination(to)?.is_some() || io::stderr().is_terminal())
+    }
+
     /// As the engine takes it.
     pub(crate) fn credential(&self) -> Credential<'_> {
         match self {
@@ -116,6 +127,8 @@ enum Source {
     Descriptor(u32),
     Command(OsString),
     Prompt(Asked),
+    /// A prompt that names what is opened.
+    PromptFor(String),
 }
 
 /// What a prompt is for.
@@ -158,6 +171,17 @@ impl Source {
         )
     }
 
+    fn of_destination(to: &ToPassword) -> Result<Option<Self>, Failure> {
+        Self::only(
+            [
+                to.to_password_file.as_ref().map(|path| Self::File(path.clone())),
+                to.to_password_fd.map(Self::Descriptor),
+                to.to_password_command.as_ref().map(|command| Self::Command(command.clone())),
+            ],
+            "--to-password-file, --to-password-fd and --to-password-command",
+        )
+    }
+
     fn only(sources: [Option<Self>; 3], names: &str) -> Result<Option<Self>, Failure> {
         let mut given = sources.into_iter().flatten();
         let first = given.next();
@@ -185,6 +209,7 @@ impl Source {
             }
             Self::Command(command) => from_command(command),
             Self::Prompt(asked) => prompt(*asked),
+            Self::PromptFor(name) => ask(&format!("Password of {name}: ")).map(|text| Password::new(text.into_bytes())),
         }
     }
 }
@@ -240,6 +265,14 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
     Ok(password(bytes))
 }
 
+fn ask(prompt: &str) -> Result<String, Failure> {
+    let _waiting = interrupt::while_typing();
+    rpassword::prompt_password(prompt).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => Failure::Engine(backup_core::Error::Cancelled),
+        _ => Failure::io("cannot ask for the password", error),
+    })
+}
+
 fn prompt(asked: Asked) -> Result<Password, Failure> {
     if !io::stderr().is_terminal() {
         let (which, sources) = match asked {
@@ -251,13 +284,6 @@ fn prompt(asked: Asked) -> Result<Password, Failure> {
         };
         return Err(Failure::usage(format!("{which} given, and no terminal to ask for one: use {sources}")));
     }
-    let ask = |prompt: &str| {
-        let _waiting = interrupt::while_typing();
-        rpassword::prompt_password(prompt).map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => Failure::Engine(backup_core::Error::Cancelled),
-            _ => Failure::io("cannot ask for the password", error),
-        })
-    };
     if asked == Asked::Existing {
         return ask("Password: ").map(|text| Password::new(text.into_bytes()));
     }

@@ -44,5 +44,7 @@ pub const PAGE: u32 = 8 << 20;
 pub const PAGE_ITEMS: u64 = 1024;
 /// Longest encoded entry of a catalogue, without its path.
 pub const ENTRY: usize = 4 << 20;
+/// Most backups of other repositories that a backup names as what it is a copy of.
+pub const ORIGINS: u64 = 64;
 /// Most chunk references that stand in an entry itself.
 pub const INLINE_REFS: u64 = 4;

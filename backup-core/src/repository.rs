@@ -24,7 +24,7 @@ mod view;
 mod write;
 
 pub(crate) use self::backup::error_chain;
-pub use self::backup::{Backup, BackupKind, BackupStatistics, Problem, UnreadableBackup};
+pub use self::backup::{Backup, BackupKind, BackupStatistics, Origin, Problem, UnreadableBackup};
 pub use self::compare::CompareReport;
 pub use self::differences::{Change, Difference};
 pub use self::environment::{Control, Environment};
@@ -44,4 +44,5 @@ pub use self::verify::{
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
 pub(crate) use self::view::read_directory;
 pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
+pub(crate) use self::write::{Earlier, Inherited, source_of};
 pub use crate::format::{ChunkingParameters, Padding};

@@ -315,6 +315,12 @@ pub fn revocation(repository: &Repository, generation: u32, session: SessionId) 
     Ok((Place::SessionOutcome(generation, session).key(), bytes))
 }
 
+/// The storage behind a handle.
+#[must_use]
+pub fn storage_of(repository: &Repository) -> std::sync::Arc<dyn crate::storage::Storage> {
+    std::sync::Arc::clone(&repository.inner.storage)
+}
+
 /// What forgetting a backup will write.
 ///
 /// # Errors

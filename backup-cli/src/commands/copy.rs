@@ -1,35 +1,103 @@
 //! `backup copy`
 
-use backup_core::copy::{CopyOptions, CopyReceipt, CopyStatus};
-use backup_core::repository::VerifyLevel;
+use std::sync::Arc;
 
-use crate::arguments::{Copy, CopyLevel};
+use backup_adapters::url::redacted;
+use backup_core::Error;
+use backup_core::copy::{CopyOptions, CopyReceipt, CopyStatus};
+use backup_core::repository::{LockedRepository, UnlockOptions, VerifyLevel};
+use backup_core::storage::Storage;
+
+use crate::arguments::{Copy, CopyLevel, ToPassword};
 use crate::commits::find_commits;
-use crate::context::Context;
+use crate::context::{Context, environment};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Progress;
 use crate::output::{file, text};
+use crate::password::Unlock;
 
 pub(crate) fn run(context: &Context<'_>, arguments: &Copy) -> Result<Exit, Failure> {
     let locked = context.locked()?;
     let level = match arguments.verify {
         CopyLevel::Presence => VerifyLevel::Presence,
         CopyLevel::Bytes => VerifyLevel::Bytes,
+        CopyLevel::Content => VerifyLevel::Content,
     };
     let options = CopyOptions::default()
         .with_backups(find_commits(&locked, &arguments.backups)?)
         .with_verify(level)
         .with_check_existing(arguments.check_existing);
     let destination = context.destination(&arguments.to)?;
-    let progress = Progress::start(context.output, "copying");
-    let receipt = locked.copy_to(&destination, &options, &context.control(&progress))?;
-    let seconds = progress.seconds();
-    drop(progress);
+    let (receipt, seconds) = match another(&locked, &destination) {
+        Some(there) => reencrypt(context, arguments, locked, there, &options)?,
+        None => {
+            check_verbatim(arguments)?;
+            let progress = Progress::start(context.output, "copying");
+            let receipt = locked.copy_to(&destination, &options, &context.control(&progress))?;
+            (receipt, progress.seconds())
+        }
+    };
     if let Some(path) = &arguments.receipt {
         file::replace(path, "receipt", &receipt)?;
     }
     show(context, &receipt, seconds)?;
     Ok(Exit::complete(receipt.ok))
+}
+
+/// The repository at the destination, if it has keys of its own. What cannot be read is left to the copying to name.
+fn another(locked: &LockedRepository, destination: &Arc<dyn Storage>) -> Option<LockedRepository> {
+    let there = LockedRepository::open(Arc::clone(destination), environment()).ok()?;
+    (there.fingerprint() != locked.fingerprint()).then_some(there)
+}
+
+/// Refuses options that are for a destination with a password of its own.
+fn check_verbatim(arguments: &Copy) -> Result<(), Failure> {
+    let ToPassword { to_password_file, to_password_fd, to_password_command, to_key_file } = &arguments.password;
+    let has_password = to_password_file.is_some()
+        || to_password_fd.is_some()
+        || to_password_command.is_some()
+        || to_key_file.is_some();
+    if has_password {
+        return Err(Failure::usage(
+            "a password of the destination is given, and there is no repository with a password of its own; `init` makes one",
+        ));
+    }
+    if arguments.verify == CopyLevel::Content {
+        return Err(Failure::usage(
+            "--verify content is for a destination with a password of its own; use `verify` there",
+        ));
+    }
+    Ok(())
+}
+
+/// Copies with both passwords. Whether they can be had is known before anybody is asked for one.
+fn reencrypt(
+    context: &Context<'_>,
+    arguments: &Copy,
+    here: LockedRepository,
+    there: LockedRepository,
+    options: &CopyOptions,
+) -> Result<(CopyReceipt, f64), Failure> {
+    if !Unlock::has_destination(&arguments.password)? {
+        return Err(Failure::Engine(Error::Conflict {
+            what: "the destination".into(),
+            reason: "it holds another repository, into which backups are copied with the passwords of both: give its own with \
+                     --to-password-file, --to-password-fd or --to-password-command"
+                .into(),
+            transient: false,
+        }));
+    }
+    let name = redacted(&arguments.to.to_string_lossy());
+    let unlock = Unlock::existing(context.global, context.output)?;
+    let from = here.unlock(&unlock.credential(), &UnlockOptions::default())?;
+    let unlock = Unlock::destination(&arguments.password, &name, context.output)?;
+    let to = there.unlock(&unlock.credential(), &UnlockOptions::default()).map_err(|error| match error {
+        Error::WrongPassword => Failure::WrongDestinationPassword(name),
+        error => error.into(),
+    })?;
+    let progress = Progress::start(context.output, "copying");
+    let receipt = from.copy_to(&to, options, &context.control(&progress))?;
+    Ok((receipt, progress.seconds()))
 }
 
 /// Shows what was copied.

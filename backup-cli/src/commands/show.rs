@@ -102,6 +102,9 @@ fn details(out: &mut dyn Write, backup: &Backup) -> io::Result<()> {
     if let Some(parent) = backup.parent {
         line("parent", parent.to_string())?;
     }
+    for origin in &backup.origins {
+        line("copy of", format!("{} in repository {}", origin.backup, origin.repository))?;
+    }
     line("entries", statistics.entries.to_string())?;
     line(
         "content",

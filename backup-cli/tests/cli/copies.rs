@@ -94,3 +94,93 @@ fn what_cannot_be_copied_is_named() {
     outcome(&mut world.bare(["copy", "--repo", "repository", "--to", "plain/away"])).code(1);
     copy(&world, &["--receipt", "nowhere/receipt"]).code(1).says("cannot write receipt nowhere/receipt");
 }
+
+/// A second repository with a password of its own, beside the first.
+fn with_another(world: &World) {
+    world.secret("other-password", OTHER_PASSWORD);
+    let mut init = world.bare(["init", "--repo", "other", "--password-file", "other-password"]);
+    init.args(["--kdf-memory", "64M", "--kdf-iterations", "1"]);
+    outcome(&mut init).success();
+}
+
+/// Must never be seen either.
+const OTHER_PASSWORD: &str = "staple battery horse correct";
+
+#[track_caller]
+fn reencrypt(world: &World, arguments: &[&str]) -> Outcome {
+    let mut all = vec!["copy", "--to", "other"];
+    all.extend(arguments);
+    let outcome = world.run(all);
+    assert!(!format!("{} {}", outcome.text(), outcome.stderr).contains(OTHER_PASSWORD));
+    outcome
+}
+
+#[test]
+fn backups_travel_into_a_repository_with_another_password() {
+    let (world, first) = World::with_backup();
+    with_another(&world);
+    world.file("tree/more", noise(1 << 20, 5));
+    std::os::unix::fs::symlink("more", world.path("tree/link-to-more")).unwrap();
+    fs::hard_link(world.path("tree/more"), world.path("tree/zz-same")).unwrap();
+    let second = world.create([world.path("tree").as_os_str()]);
+    let with = ["--to-password-file", "other-password"];
+    let receipt =
+        reencrypt(&world, &[&with[..], &["--json", "--verify", "content", "--receipt", "receipt.json"]].concat());
+    let receipt = receipt.success().json();
+    assert_eq!((&receipt["ok"], &receipt["method"]), (&Value::Bool(true), &"reencrypted".into()));
+    let kept: Value = serde_json::from_slice(&fs::read(world.path("receipt.json")).unwrap()).unwrap();
+    assert_eq!(kept, receipt);
+    let ids: Vec<&str> = receipt["backups"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [first.as_str(), second.as_str()]);
+    let copy = receipt["backups"][1]["copy"].as_str().unwrap();
+    assert!(!ids.contains(&copy));
+
+    // What is restored from there is what is restored from here.
+    world.run(["restore", &second, "--to", "from-here"]).success();
+    let there = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--repo", "other", "--password-file", "other-password"]);
+        outcome(&mut world.bare(all))
+    };
+    there(&["restore", copy, "--to", "from-there"]).success();
+    let listing = |directory: &str| {
+        let directory = world.path(directory);
+        let of =
+            |(path, bytes): (std::path::PathBuf, Vec<u8>)| (path.strip_prefix(&directory).unwrap().to_owned(), bytes);
+        files(&directory).into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(listing("from-here"), listing("from-there"));
+    assert!(listing("from-there").iter().any(|(_, bytes)| *bytes == noise(1 << 20, 5)));
+    let shown = there(&["show", copy, "--summary"]).success();
+    let repository = receipt["repository"].as_str().unwrap();
+    assert!(shown.text().contains(&format!("{second} in repository {repository}")), "{}", shown.text());
+    let listed = there(&["list", "--json"]).success().json();
+    assert_eq!(listed["backups"][1]["origins"][0]["backup"], second.as_str());
+    there(&["verify", "--level", "content"]).success();
+    // Either password opens its own repository only.
+    outcome(&mut world.bare(["list", "--repo", "other", "--password-file", "password"])).code(4);
+
+    let again = reencrypt(&world, &with).success();
+    assert!(again.text().contains("copied 0 backups, found 2"), "{}", again.text());
+}
+
+#[test]
+fn the_password_of_the_destination_comes_from_a_file_a_descriptor_or_a_command() {
+    let (world, _) = World::with_backup();
+    with_another(&world);
+    reencrypt(&world, &["--to-password-command", "cat other-password"]).success();
+    let mut command = world.command(["copy", "--to", "other", "--to-password-fd", "0", "--json"]);
+    command.stdin(fs::File::open(world.path("other-password")).unwrap());
+    assert_eq!(outcome(&mut command).success().json()["backups"][0]["status"], "found");
+
+    // A wrong one, none and no terminal, two of them, one that is for nothing.
+    let wrong = reencrypt(&world, &["--to-password-file", "password"]).code(4);
+    assert!(wrong.stderr.contains("other") && wrong.stderr.contains("destination"), "{}", wrong.stderr);
+    let none = reencrypt(&world, &[]).code(1);
+    assert!(none.stderr.contains("--to-password-file") && none.stderr.contains("another repository"));
+    reencrypt(&world, &["--to-password-file", "other-password", "--to-password-fd", "0"]).code(2);
+    let nothing = world.run(["copy", "--to", "away", "--to-password-file", "other-password"]).code(2);
+    assert!(nothing.stderr.contains("init"), "{}", nothing.stderr);
+    world.run(["copy", "--to", "away", "--verify", "content"]).code(2);
+    assert!(!world.path("away/config").exists());
+}

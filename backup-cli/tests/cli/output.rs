@@ -50,6 +50,7 @@ fn the_shapes_of_json_are_stable() {
         "id",
         "kind",
         "labels",
+        "origins",
         "parent",
         "problem_count",
         "problems",

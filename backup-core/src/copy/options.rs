@@ -12,10 +12,12 @@ pub struct CopyOptions {
     pub backups: Vec<BackupId>,
     /// How the destination is verified at the end: at [`VerifyLevel::Presence`] every object of what was copied is
     /// there with its size; at [`VerifyLevel::Bytes`], the default, every object that was written is also read
-    /// again and compared with its name.
+    /// again and compared with its name. Between repositories with passwords of their own, also
+    /// [`VerifyLevel::Structure`] and [`VerifyLevel::Content`]: as [`Repository::verify`](crate::repository::Repository::verify)
+    /// does for the copied backups.
     pub verify: VerifyLevel,
     /// Read objects that the destination had already, and compare them with their names, too. By default their
-    /// sizes are compared.
+    /// sizes are compared. Between repositories with passwords of their own nothing is compared so, and it has no effect.
     pub check_existing: bool,
 }
 

@@ -111,30 +111,36 @@ pub(crate) fn select(history: &History, options: &CopyOptions) -> Result<Vec<Com
 }
 
 /// What became of a backup.
-struct State {
-    status: CopyStatus,
-    reason: Option<String>,
+pub(crate) struct State {
+    pub(crate) status: CopyStatus,
+    /// Its id at the destination.
+    pub(crate) copy: Option<BackupId>,
+    pub(crate) reason: Option<String>,
 }
 
 impl State {
-    const fn new(status: CopyStatus) -> Self {
-        Self { status, reason: None }
+    pub(crate) const fn new(status: CopyStatus) -> Self {
+        Self { status, copy: None, reason: None }
     }
 
-    fn failed(reason: impl Into<String>) -> Self {
-        Self { status: CopyStatus::Failed, reason: Some(reason.into()) }
+    pub(crate) const fn at(status: CopyStatus, copy: BackupId) -> Self {
+        Self { status, copy: Some(copy), reason: None }
     }
 
-    const fn is_there(&self) -> bool {
+    pub(crate) fn failed(reason: impl Into<String>) -> Self {
+        Self { status: CopyStatus::Failed, copy: None, reason: Some(reason.into()) }
+    }
+
+    pub(crate) const fn is_there(&self) -> bool {
         matches!(self.status, CopyStatus::Copied | CopyStatus::Found)
     }
 }
 
-fn line(commit: &Commit, state: State) -> CopiedBackup {
+pub(crate) fn line(commit: &Commit, state: State) -> CopiedBackup {
     let content = &commit.content;
     CopiedBackup {
         id: commit.id,
-        copy: state.is_there().then_some(commit.id),
+        copy: state.copy,
         time: content.time,
         session: content.session,
         closure: content.closure,
@@ -262,7 +268,7 @@ impl Copy<'_> {
         for (Member { commit, closure }, status) in decided {
             let state = match not_acknowledged(&after, commit, closure) {
                 Some(reason) => State::failed(reason),
-                None => State::new(status),
+                None => State::at(status, commit.id),
             };
             self.states.insert(commit.id, state);
         }
@@ -333,7 +339,7 @@ impl Copy<'_> {
     }
 }
 
-const fn named(place: Place, what: &'static str, name: ObjectName, limit: u64) -> NamedObject {
+pub(crate) const fn named(place: Place, what: &'static str, name: ObjectName, limit: u64) -> NamedObject {
     NamedObject { place, what, name, limit }
 }
 

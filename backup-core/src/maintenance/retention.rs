@@ -259,6 +259,7 @@ mod tests {
             amounts: [0; 8],
             problems: Vec::new(),
             problem_count: 0,
+            origins: Vec::new(),
         };
         let place = crate::format::layout::Place::Config;
         Backup::from_body(BackupId::new([number; 32]), place, body).unwrap()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::CatalogueRoot;
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
-use crate::id::BackupId;
+use crate::id::{BackupId, RepositoryId};
 use crate::session::BackupBody;
 use crate::time::Timestamp;
 
@@ -40,6 +40,9 @@ pub struct Backup {
     pub problems: Vec<Problem>,
     /// How many problems there were in all.
     pub problem_count: u64,
+    /// The backups of other repositories that it is a copy of; empty where it was made here. The first is the one that
+    /// was made where the data was, the last the one that was read to make this one.
+    pub origins: Vec<Origin>,
     #[serde(skip)]
     pub(crate) catalogue: CatalogueRoot,
 }
@@ -49,6 +52,22 @@ impl Backup {
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.problem_count == 0
+    }
+}
+
+/// A backup of another repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[non_exhaustive]
+pub struct Origin {
+    /// That repository.
+    pub repository: RepositoryId,
+    /// The backup's id there.
+    pub backup: BackupId,
+}
+
+impl Origin {
+    pub(crate) const fn new(repository: RepositoryId, backup: BackupId) -> Self {
+        Self { repository, backup }
     }
 }
 
@@ -183,6 +202,7 @@ impl Backup {
             statistics: BackupStatistics::from_amounts(body.amounts),
             problems: body.problems.into_iter().map(|(name, message)| Problem { name, message }).collect(),
             problem_count: body.problem_count,
+            origins: body.origins.into_iter().map(|(repository, backup)| Origin::new(repository, backup)).collect(),
             catalogue: body.catalogue,
         })
     }

@@ -8,6 +8,7 @@ mod pages;
 mod stream;
 mod tree;
 
+pub(crate) use self::chunks::{Fetcher, Wanted, unknown_chunk};
 pub use self::entry_reader::EntryReader;
 pub(crate) use self::pages::{IndexedPages, ReadCache};
 pub(crate) use self::stream::{Decoded, for_each_in_order};

@@ -11,6 +11,7 @@ mod read_at;
 mod session;
 mod store;
 mod stream;
+mod transfer;
 mod tree;
 
 #[cfg(test)]
@@ -18,4 +19,6 @@ mod tests;
 
 pub use self::options::{BackupOptions, Parent};
 pub use self::session::BackupSession;
+pub(crate) use self::session::Inherited;
 pub use self::stream::StreamWriter;
+pub(crate) use self::transfer::{Earlier, source_of};

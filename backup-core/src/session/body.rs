@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crate::content::{CatalogueRoot, PageRef};
 use crate::error::Result;
 use crate::format::cbor::{self, MapReader};
-use crate::id::{BackupId, ChunkId};
+use crate::id::{BackupId, ChunkId, RepositoryId};
+use crate::length::to_u64;
+use crate::limits;
 use crate::time::Timestamp;
 
 /// Fields of a backup that do not come from its commit. Amounts are a plain list, in the order of
@@ -23,6 +25,8 @@ pub(crate) struct BackupBody {
     pub(crate) amounts: [u64; AMOUNTS],
     pub(crate) problems: Vec<(String, String)>,
     pub(crate) problem_count: u64,
+    /// The backups of other repositories that this one is a copy of, the first one first: repository and id there.
+    pub(crate) origins: Vec<(RepositoryId, BackupId)>,
 }
 
 /// Number of amounts.
@@ -67,6 +71,16 @@ impl BackupBody {
                 }
             });
             map.u64(13, self.problem_count);
+            if !self.origins.is_empty() {
+                map.array(14, |array| {
+                    for (repository, backup) in &self.origins {
+                        array.array(|pair| {
+                            pair.bytes(repository.as_bytes());
+                            pair.bytes(backup.as_bytes());
+                        });
+                    }
+                });
+            }
         })
     }
 
@@ -98,9 +112,23 @@ impl BackupBody {
         list.finish()?;
         let problems = pairs(&mut map, 12)?;
         let problem_count = map.required(13)?.u64()?;
+        let origins = origins(&mut map)?;
         map.finish()?;
         let catalogue = CatalogueRoot { height, page: PageRef { id, length }, entries };
-        Ok(Self { kind, host, tags, labels, started, finished, parent, catalogue, amounts, problems, problem_count })
+        Ok(Self {
+            kind,
+            host,
+            tags,
+            labels,
+            started,
+            finished,
+            parent,
+            catalogue,
+            amounts,
+            problems,
+            problem_count,
+            origins,
+        })
     }
 }
 
@@ -113,6 +141,21 @@ fn pairs(map: &mut MapReader<'_>, key: u64) -> Result<Vec<(String, String)>> {
         out.push((name, value));
     }
     Ok(out)
+}
+
+fn origins(map: &mut MapReader<'_>) -> Result<Vec<(RepositoryId, BackupId)>> {
+    let Some(field) = map.optional(14)? else { return Ok(Vec::new()) };
+    let mut origins = Vec::new();
+    for item in field.array()? {
+        let mut pair = item.array()?;
+        let origin = (RepositoryId::new(pair.required()?.fixed()?), BackupId::new(pair.required()?.fixed()?));
+        pair.finish()?;
+        origins.push(origin);
+    }
+    if origins.is_empty() || to_u64(origins.len()) > limits::ORIGINS {
+        return Err(map.damaged("it is a copy of no backup, or of too many"));
+    }
+    Ok(origins)
 }
 
 fn time(map: &mut MapReader<'_>, key: u64) -> Result<Timestamp> {
@@ -142,11 +185,19 @@ mod tests {
             amounts: [1, 2, 3, 4, 5, 6, 7, 8],
             problems: vec![("a".into(), "b".into())],
             problem_count: 9,
+            origins: Vec::new(),
         };
-        let bytes = body.encode().unwrap();
-        assert_eq!(BackupBody::decode(&bytes, "bodies/x").unwrap(), body);
-        for length in 0..bytes.len() {
-            assert!(BackupBody::decode(&bytes[..length], "bodies/x").is_err(), "{length}");
+        let copied = |count: usize| BackupBody {
+            origins: vec![(RepositoryId::new([7; 16]), BackupId::new([8; 32])); count],
+            ..body.clone()
+        };
+        for body in [body.clone(), copied(1), copied(64)] {
+            let bytes = body.encode().unwrap();
+            assert_eq!(BackupBody::decode(&bytes, "bodies/x").unwrap(), body);
+            for length in 0..bytes.len() {
+                assert!(BackupBody::decode(&bytes[..length], "bodies/x").is_err(), "{length}");
+            }
         }
+        assert!(BackupBody::decode(&copied(65).encode().unwrap(), "bodies/x").is_err(), "more origins than allowed");
     }
 }

@@ -161,7 +161,7 @@ fn body(cases: &mut Cases) {
     cases.forge("body-cut", "body: nothing is missing", damaged, &key, |body| body.truncate(20));
     cases.forge("body-empty", "body: a map", damaged, &key, Vec::clear);
     let mut with = |name, rule, change: &dyn Fn(Item) -> Item| cases.forge_fields(name, rule, damaged, &key, change);
-    with("body-unknown-field", "body: fields below 128 are known", &|body| body.with(14, 0));
+    with("body-unknown-field", "body: fields below 128 are known", &|body| body.with(15, 0));
     with("body-missing-field", "body: no field is missing", &|body| body.without(13));
     with("body-kind", "body: a kind has characters a-z 0-9 . _ -", &|body| body.with(1, "Data"));
     with("body-kind-empty", "body: a kind has at least 1 character", &|body| body.with(1, ""));
@@ -172,6 +172,14 @@ fn body(cases: &mut Cases) {
     with("body-amounts", "body: eight amounts", &|body| {
         let amounts = body.get(11).array()[..7].to_vec();
         body.with(11, amounts)
+    });
+    let origin =
+        |repository: usize, backup: usize| Item::Array(vec![vec![1; repository].into(), vec![2; backup].into()]);
+    with("body-origins-none", "body: origins are left out where there are none", &|body| body.with(14, list([])));
+    with("body-origins-many", "body: at most 64 origins", &|body| body.with(14, vec![origin(16, 32); 65]));
+    with("body-origin-short", "body: a repository id has 16 bytes", &|body| body.with(14, list([origin(15, 32)])));
+    with("body-origin-item", "body: an origin has two items", &|body| {
+        body.with(14, list([Item::Array(vec![vec![1; 16].into()])]))
     });
     with("body-catalogue", "body: the root has four items", &|body| {
         let root = body.get(10).array()[..3].to_vec();

@@ -126,6 +126,12 @@ fn fields(states: &mut States) {
         let page = draft.page(&Draft::leaf(&[(0, b"file", good(repository).encode())]));
         draft.store(storage, root(1, page, 1), |body, _| body.set(128, later()));
     });
+    states.add("body-origins", "body: it may be a copy of a copy", |storage, repository| {
+        let mut draft = Draft::new(repository);
+        let page = draft.page(&Draft::leaf(&[(0, b"file", good(repository).encode())]));
+        let origin = |number: u8| Item::Array(vec![vec![number; 16].into(), vec![number; 32].into()]);
+        draft.store(storage, root(1, page, 1), |body, _| body.set(14, Item::Array((1..=64).map(origin).collect())));
+    });
     states.add("page-later-field", "page: unknown fields from 128 on are ignored", |storage, repository| {
         let mut draft = Draft::new(repository);
         let page = draft.page(&Draft::leaf(&[(0, b"file", good(repository).encode())]).with(128, later()));

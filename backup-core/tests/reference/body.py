@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .cbor import decode
+from .cbor import Item, decode
 from .config import Config
 from .errors import Damaged, LimitExceeded
 from .keys import BODY, Keys
@@ -12,6 +12,7 @@ from .records import Commit
 from .sealed import open_bytes
 from .storage import MAXIMUM_BODY, MAXIMUM_CLOSURE, Storage, named
 
+MAXIMUM_ORIGINS = 64
 _KIND = re.compile(r"[a-z0-9._-]{1,64}\Z")
 
 
@@ -31,6 +32,7 @@ class Body:
     amounts: list[int]
     problems: list[tuple[str, str]]
     problem_count: int
+    origins: list[tuple[bytes, bytes]]
 
 
 def read_body(storage: Storage, config: Config, keys: Keys, commit: Commit) -> Body:
@@ -43,6 +45,7 @@ def read_body(storage: Storage, config: Config, keys: Keys, commit: Commit) -> B
     if not _KIND.match(kind):
         raise Damaged(place, "a kind of backup with impossible characters")
     parent = fields.optional(9)
+    origins = fields.optional(14)
     height, page, length, entries = fields.required(10).tuple(4)
     body = Body(
         place=place,
@@ -59,9 +62,15 @@ def read_body(storage: Storage, config: Config, keys: Keys, commit: Commit) -> B
         amounts=[item.unsigned() for item in fields.required(11).tuple(8)],
         problems=[(pair.tuple(2)[0].text(), pair.tuple(2)[1].text()) for pair in fields.required(12).array()],
         problem_count=fields.required(13).unsigned(),
+        origins=[] if origins is None else [_origin(item) for item in origins.array(1, MAXIMUM_ORIGINS)],
     )
     fields.close()
     return body
+
+
+def _origin(item: Item) -> tuple[bytes, bytes]:
+    repository, backup = item.tuple(2)
+    return repository.identifier(16), backup.identifier()
 
 
 def read_closure(storage: Storage, commit: Commit) -> dict[bytes, int]:

@@ -78,24 +78,35 @@ pub(crate) fn add_blocks(session: &mut BackupSession, path: EntryPath, source: &
     // What is unchanged is unchanged since one certain backup, and only who made the change map knows which.
     let parent = if session.has_named_parent() { session.parent_entry(&entry.path)? } else { None };
     let parent = parent.filter(|parent| parent.kind == EntryKind::Disk && parent.size() == source.length());
+    entry.content = store_blocks(session, &entry.path, source, parent.as_ref().map(|parent| &parent.content))?;
+    session.control.event(&Event::EntryFinished { path: &entry.path });
+    session.insert(&entry)?;
+    Ok(entry)
+}
+
+/// Stores a block source as the content of the entry `name`. `parent` is a content of the repository with the same
+/// length, which the source's unchanged ranges are those of.
+pub(crate) fn store_blocks(
+    session: &BackupSession,
+    name: &EntryPath,
+    source: &dyn BlockSource,
+    parent: Option<&Content>,
+) -> Result<Content> {
     let slot = Mutex::new(None);
     let amounts = {
         let store = &session.store;
         let slot = &slot;
-        let parent = parent.as_ref().map(|parent| (&parent.content, session.parent_pages()));
-        let image = Image::new(Arc::new(source), entry.path.clone(), session.fixed_chunk_size(), false);
+        let parent = parent.map(|content| (content, session.parent_pages()));
+        let image = Image::new(Arc::new(source), name.clone(), session.fixed_chunk_size(), false);
         let image = Arc::new(image);
         with_queue(&session.control, session.queue_depth(), &|| store.worker(), |queue| {
             let jobs = ContentJobs::new(store, Assembler::image(store, leaf_span(image.chunk_size)), keep(slot));
             read_blocks(&image, parent, store, jobs, queue)
         })?
     };
-    entry.content = taken(&slot)?;
     session.read_bytes(amounts.read);
     session.unchanged_bytes(amounts.unchanged);
-    session.control.event(&Event::EntryFinished { path: &entry.path });
-    session.insert(&entry)?;
-    Ok(entry)
+    taken(&slot)
 }
 
 /// Reads an image leaf by leaf into `jobs`. `parent` is the same image in the parent backup.

@@ -85,6 +85,14 @@ pub(crate) struct ParentEntry {
     pub(crate) started: Timestamp,
 }
 
+impl<'r> ParentEntries<'r> {
+    /// The entries of `backup`, read from `pages`.
+    pub(crate) fn of(backup: &'r Backup, pages: &'r dyn PageSource, from: Option<&EntryPath>) -> Self {
+        let entries = CatalogueReader::new(backup.catalogue, pages).entries(from).past_damage();
+        Self { backup, entries: entries.peekable() }
+    }
+}
+
 impl BackupSession {
     /// Whether the caller said which backup the parent is.
     pub(crate) const fn has_named_parent(&self) -> bool {
@@ -142,8 +150,7 @@ impl BackupSession {
     /// The entries of a chosen parent, `from` this path on.
     pub(crate) fn parent_entries(&self, chosen: usize, from: &EntryPath) -> Option<ParentEntries<'_>> {
         let backup = self.parents.read.get(chosen)?;
-        let entries = CatalogueReader::new(backup.catalogue, self.parent_pages()).entries(Some(from)).past_damage();
-        Some(ParentEntries { backup, entries: entries.peekable() })
+        Some(ParentEntries::of(backup, self.parent_pages(), Some(from)))
     }
 
     /// The parent's entry at `path`; the walk and the parent's catalogue have the same order.

@@ -1,6 +1,6 @@
 //! A backup in the making.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use crate::chunk::Gear;
 use crate::content::{EncodedEntry, Entry, EntryPath, EntrySorter};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
-use crate::id::SessionId;
+use crate::id::{BackupId, ObjectName, RepositoryId, SessionId};
 use crate::object::{ObjectType, name_of};
 use crate::repository::backup::{Backup, BackupStatistics};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
-use crate::repository::parallel::{POISONED, lock};
+use crate::repository::parallel::lock;
 use crate::repository::view;
 use crate::repository::write::collected::Collected;
 use crate::repository::write::options::BackupOptions;
@@ -44,6 +44,25 @@ pub struct BackupSession {
     pub(crate) control: Control,
     pub(crate) store: ChunkStore,
     pub(crate) collected: Collected,
+}
+
+/// What a copy has from the backup that it is a copy of, in place of what a session finds out itself.
+pub(crate) struct Inherited {
+    /// When that backup began and ended, and the time of its commit.
+    pub(crate) started: Timestamp,
+    pub(crate) finished: Timestamp,
+    pub(crate) time: Timestamp,
+    /// The copy of its parent.
+    pub(crate) parent: Option<BackupId>,
+    pub(crate) problems: Vec<(String, String)>,
+    pub(crate) problem_count: u64,
+    pub(crate) origins: Vec<(RepositoryId, BackupId)>,
+}
+
+/// A backup that was committed, and the packs of its closure with their sizes.
+pub(crate) struct Committed {
+    pub(crate) backup: Backup,
+    pub(crate) packs: BTreeMap<ObjectName, u64>,
 }
 
 impl BackupSession {
@@ -161,18 +180,30 @@ impl BackupSession {
     /// collection took over meanwhile; [`Error::UnknownOutcome`] where the storage does not say whether
     /// it took the commit; [`Error::Storage`]. No backup exists after any error but
     /// [`Error::UnknownOutcome`].
-    pub fn commit(self) -> Result<Backup> {
+    pub fn commit(mut self) -> Result<Backup> {
+        self.finish(None).map(|committed| committed.backup)
+    }
+
+    /// Makes the backup visible with what it inherits. The session is of no use afterwards but to say what it
+    /// [stored](Self::stored).
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub(crate) fn finish(&mut self, inherited: Option<Inherited>) -> Result<Committed> {
         self.check_usable()?;
+        self.failed.store(true, Ordering::Release);
         self.control.cancel().check()?;
         let inner = &self.repository.inner;
-        let sorter = self.collected.sorter.into_inner().map_err(|_| POISONED)?;
+        let unused = EntrySorter::new(inner.chunk_keys.page_boundary());
+        let sorter = std::mem::replace(&mut *lock(&self.collected.sorter)?, unused);
         let entries = sorter.len();
         let catalogue = sorter.finish(&self.store)?;
         let stored = self.store.finish()?;
         let closure = Closure { packs: stored.packs };
         let closure_object = closure.encode()?;
         let closure_name = name_of(&closure_object);
-        self.store.put(&Place::Closure(closure_name).key(), closure_object.into())?;
+        self.store.put(Place::Closure(closure_name), closure_object.into())?;
         let problems = std::mem::take(&mut *lock(&self.collected.problems)?);
         let counters = &self.store.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -186,23 +217,38 @@ impl BackupSession {
             chunks: load(&counters.chunks),
             chunks_new: load(&counters.chunks_new),
         };
-        let finished = inner.environment.now();
+        let inherited = match inherited {
+            Some(inherited) => inherited,
+            None => {
+                let finished = inner.environment.now();
+                Inherited {
+                    started: self.started,
+                    finished,
+                    time: finished,
+                    parent: self.parents.named().map(|parent| parent.id),
+                    problems: problems.first.into_iter().map(|p| (p.name, p.message)).collect(),
+                    problem_count: problems.count,
+                    origins: Vec::new(),
+                }
+            }
+        };
         let body = BackupBody {
             kind: self.options.kind.name().to_owned(),
             host: self.options.host.clone(),
             tags: self.options.tags.clone(),
             labels: self.options.labels.clone(),
-            started: self.started,
-            finished,
-            parent: self.parents.named().map(|parent| parent.id),
+            started: inherited.started,
+            finished: inherited.finished,
+            parent: inherited.parent,
             catalogue,
             amounts: statistics.to_amounts(),
-            problems: problems.first.iter().map(|p| (p.name.clone(), p.message.clone())).collect(),
-            problem_count: problems.count,
+            problems: inherited.problems,
+            problem_count: inherited.problem_count,
+            origins: inherited.origins,
         };
         let padding = inner.config.padding;
         let sealed = inner.keys.seal(ObjectType::Body, &self.writer.session, &[&body.encode()?], padding)?;
-        self.store.put(&Place::Body(sealed.name).key(), sealed.bytes)?;
+        self.store.put(Place::Body(sealed.name), sealed.bytes)?;
         self.control.cancel().check()?;
         let commit = NewCommit {
             repository: inner.config.repository,
@@ -215,13 +261,26 @@ impl BackupSession {
             closure_bytes: closure.bytes(),
             config: inner.config_hash,
             heads: self.history.heads(),
-            time: finished,
+            time: inherited.time,
         };
         let id = inner.with_records(&self.control, |records| {
             self.writer.commit(records, &self.history, &commit, &inner.writer_key)
         })?;
         inner.forget_view();
-        Backup::from_body(id, Place::Body(sealed.name), body)
+        let backup = Backup::from_body(id, Place::Body(sealed.name), body)?;
+        Ok(Committed { backup, packs: closure.packs })
+    }
+
+    /// The objects that the session stored so far, with their sizes.
+    pub(crate) fn stored(&self) -> Result<BTreeMap<Place, u64>> {
+        Ok(std::mem::take(&mut *lock(&self.store.objects)?))
+    }
+
+    /// Ends a session that turned out not to be needed. Its mark goes away where nothing was stored under it.
+    pub(crate) fn give_up(self) {
+        if self.store.counters.bytes_stored.load(Ordering::Relaxed) == 0 {
+            self.writer.abandon(&*self.repository.inner.storage);
+        }
     }
 
     /// Ends the session without a backup. What it stored is used by later sessions, or collected.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use crate::compress::Compressor;
-use crate::content::{ChunkRef, PageRef, PageSource, PageStore};
+use crate::content::{ChunkRef, Content, PageRef, PageSource, PageStore, Refs, walk_pages};
 use crate::error::{Error, Result};
 use crate::format::Padding;
 use crate::format::layout::Place;
@@ -27,7 +27,7 @@ use crate::repository::handle::Inner;
 use crate::repository::parallel::lock;
 use crate::repository::read::IndexedPages;
 use crate::repository::write::gate::Gate;
-use crate::storage::{Key, PutMode, StorageError};
+use crate::storage::{PutMode, StorageError};
 
 /// Chunks whose packs were stored are named in an index object at least this often: what a crash
 /// leaves to be found again by reading pack directories stays bounded.
@@ -87,6 +87,8 @@ pub(crate) struct ChunkStore {
     /// A pack could not be stored: claims exist that nothing fulfils, so nothing may be committed.
     failed: AtomicBool,
     pub(crate) counters: Counters,
+    /// Every object that was stored, with its size.
+    pub(crate) objects: Mutex<BTreeMap<Place, u64>>,
 }
 
 /// Packs of this session and packs that its backup refers to.
@@ -133,6 +135,7 @@ impl ChunkStore {
             written: Mutex::new(Written { orphans, ..Written::default() }),
             failed: AtomicBool::new(false),
             counters: Counters::default(),
+            objects: Mutex::default(),
             control,
             repository,
         })
@@ -174,6 +177,30 @@ impl ChunkStore {
         }
     }
 
+    /// Marks every chunk of an existing content, whose pages are in `pages`, as needed; `false` where one is missing.
+    pub(crate) fn refer_all(&self, content: &Content, pages: &dyn PageSource) -> Result<bool> {
+        let mut whole = true;
+        let walked = walk_pages(content, pages, &mut |page, _, _| {
+            whole = whole && self.refer(&page.id)?;
+            Ok(whole)
+        });
+        if walked.is_err() || !whole {
+            return Ok(false);
+        }
+        for item in Refs::new(content, 0..content.length, pages) {
+            match item {
+                Ok((_, ChunkRef::Data { id, .. })) => {
+                    if !self.refer(&id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok((_, ChunkRef::Hole { .. })) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Stores what is still open and writes the remaining index. Afterwards everything that was
     /// referred to is durable.
     pub(crate) fn finish(&self) -> Result<Stored> {
@@ -202,8 +229,9 @@ impl ChunkStore {
         Ok(Stored { packs: written.referenced, indexes: written.indexes })
     }
 
-    /// Stores a sealed or plain object that belongs to the session, under `key`.
-    pub(crate) fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+    /// Stores a sealed or plain object that belongs to the session in its place.
+    pub(crate) fn put(&self, place: Place, bytes: Bytes) -> Result<()> {
+        let key = &place.key();
         let length = to_u64(bytes.len());
         let storage = &*self.repository.storage;
         let result = match storage.put(key, bytes.clone(), PutMode::Create) {
@@ -224,6 +252,7 @@ impl ChunkStore {
             return Err(Error::storage("put", key, error));
         }
         self.counters.bytes_stored.fetch_add(length, Ordering::Relaxed);
+        lock(&self.objects)?.insert(place, length);
         self.control.event(&Event::Stored { bytes: length });
         Ok(())
     }
@@ -292,7 +321,7 @@ impl ChunkStore {
         let size = to_u64(sealed.bytes.len());
         let entries = pack.entries().to_vec();
         drop(pack);
-        self.put(&Place::Pack(sealed.name).key(), sealed.bytes)?;
+        self.put(Place::Pack(sealed.name), sealed.bytes)?;
         self.index.insert_pack(sealed.name, size, &entries)?;
         {
             let mut claimed = lock(&self.claimed)?;
@@ -342,7 +371,7 @@ impl ChunkStore {
         written.unindexed_entries = 0;
         let sealed =
             self.repository.keys.seal(ObjectType::Index, &self.session, &[&segment.finish()?], self.padding)?;
-        self.put(&Place::Index(sealed.name).key(), sealed.bytes)?;
+        self.put(Place::Index(sealed.name), sealed.bytes)?;
         written.indexes.push(sealed.name);
         Ok(())
     }

@@ -7,9 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::Gear;
-use crate::content::{
-    ChunkRef, Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, Refs, StreamContentBuilder, walk_pages,
-};
+use crate::content::{Content, EncodedEntry, Entry, EntryKind, EntryPath, PageSource, StreamContentBuilder};
 use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
@@ -150,7 +148,7 @@ impl<'env> Walk<'env> {
         };
         if let Some(before) = before
             && is_same_file(&entry, size, &before)
-            && self.refer_all(&before.entry.content)?
+            && self.store.refer_all(&before.entry.content, self.parent_pages)?
         {
             entry.content = before.entry.content;
             entry.digest = before.entry.digest;
@@ -302,30 +300,6 @@ impl<'env> Walk<'env> {
             }
             Err(error) => self.lost(&entry.path, &error_chain(&error)),
         }
-    }
-
-    /// Marks every chunk of a content as needed; `false` where one is missing.
-    fn refer_all(self, content: &Content) -> Result<bool> {
-        let mut whole = true;
-        let walked = walk_pages(content, self.parent_pages, &mut |page, _, _| {
-            whole = whole && self.store.refer(&page.id)?;
-            Ok(whole)
-        });
-        if walked.is_err() || !whole {
-            return Ok(false);
-        }
-        for item in Refs::new(content, 0..content.length, self.parent_pages) {
-            match item {
-                Ok((_, ChunkRef::Data { id, .. })) => {
-                    if !self.store.refer(&id)? {
-                        return Ok(false);
-                    }
-                }
-                Ok((_, ChunkRef::Hole { .. })) => {}
-                Err(_) => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     /// Records that a file is left out.

@@ -65,6 +65,7 @@ def described_backup(commit: Commit, body: Body) -> Json:
         "id": commit.backup.hex(),
         "kind": body.kind,
         "labels": dict(body.labels),
+        "origins": [{"backup": backup.hex(), "repository": source.hex()} for source, backup in body.origins],
         "parent": body.parent and body.parent.hex(),
         "problem_count": body.problem_count,
         "problems": [{"message": message, "name": name} for name, message in body.problems],
