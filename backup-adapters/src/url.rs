@@ -29,7 +29,8 @@ pub const SCHEMES: &[&str] = &["file", "s3", "gs", "az"];
 /// # Errors
 ///
 /// [`Error::InvalidArgument`] for addresses that cannot be understood and
-/// [`Error::Unsupported`] for paths on other machines (`host:/path`), schemes that are not known, or whose feature this program was built without; neither shows
+/// [`Error::Unsupported`] for paths on other machines (`host:/path`), schemes that are not known, or whose feature this program was built
+/// without; neither shows
 /// user names, passwords or queries of the address. Otherwise as [`LocalStorage::open`] and `ObjectStorage::open`.
 pub fn open_url(url: &str) -> Result<Arc<dyn Storage>> {
     match bucket(url)? {
@@ -178,11 +179,13 @@ pub fn local_path(url: &str) -> Result<PathBuf> {
 
 /// The machine of `host:/path` and `user@host:path`, as programs that copy over SSH have them.
 fn other_machine(url: &str) -> Option<&str> {
-    let (machine, path) = url.split_once(':')?;
-    let is_name = !machine.is_empty() && !machine.contains('/');
-    // Whoever is called on that machine, it may be a secret.
-    let (user, host) = machine.rsplit_once('@').map_or((None, machine), |(user, host)| (Some(user), host));
-    (is_name && (user.is_some() || path.starts_with('/'))).then_some(host)
+    let component = url.split('/').next().unwrap_or_default();
+    // Who is meant on that machine may be a secret.
+    let (host, path) = match component.rsplit_once('@') {
+        Some((_, place)) => place.split_once(':')?,
+        None => component.split_once(':').filter(|(_, path)| path.is_empty() && url.len() > component.len())?,
+    };
+    (!host.is_empty() && !path.contains('@')).then_some(host)
 }
 
 /// The scheme and what follows `://`; `None` for plain paths.

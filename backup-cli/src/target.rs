@@ -53,7 +53,12 @@ pub(crate) fn write_file<T>(
         return write(&mut standard_output()?).map_err(Failure::to_stdout);
     }
     let name = target.display().to_string();
-    let failed = |source| Error::Sink { name: name.clone(), source };
+    let failed = |source: io::Error| {
+        let exists = source.kind() == io::ErrorKind::AlreadyExists;
+        let plain = || io::Error::new(source.kind(), "it exists already");
+        let source = if exists { plain() } else { source };
+        Error::Sink { name: name.clone(), source }
+    };
     // The engine knows what it writes, people look for the file.
     let renamed = |error| if let Error::Sink { source, .. } = error { failed(source) } else { error };
     if takes_a_stream(target) {

@@ -1,7 +1,8 @@
 //! Parity in a repository: objects beside the others that bring back what is damaged or lost of them
 //! (`docs/format.md`, "Parity").
 //!
-//! [`scrub`] reads every object, compares it with its name, and repairs what it can; [`protect`] only makes parity of what is new. Both need no password: parity is made of
+//! [`scrub`] reads every object, compares it with its name, and repairs what it can; [`protect`] only makes parity of what is new. Both
+//! need no password: parity is made of
 //! ciphertext, and tells nothing that the objects do not.
 
 mod create;

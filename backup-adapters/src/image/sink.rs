@@ -20,7 +20,8 @@ use crate::tree::metadata::{Restored, apply};
 /// A file or block device that a restore writes.
 ///
 /// A file is sparse (blocks of 4 KiB that hold nothing but zeros are holes), for its owner only unless
-/// [`with_attributes`](Self::with_attributes) says otherwise, and has a temporary name or none until everything was written: a part of it never looks like the whole. A
+/// [`with_attributes`](Self::with_attributes) says otherwise, and has a temporary name or none until everything was written: a part of it
+/// never looks like the whole. A
 /// block device is written in place; one that is too small is refused before anything is written.
 #[derive(Debug)]
 pub struct FileSink {
@@ -48,7 +49,7 @@ impl FileSink {
     pub fn create(path: impl AsRef<Path>, policy: OverwritePolicy) -> io::Result<Self> {
         let path = path.as_ref();
         if policy == OverwritePolicy::Refuse && path.symlink_metadata().is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists already"));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists already", path.display())));
         }
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
             let file = OpenOptions::new().write(true).open(path)?;
