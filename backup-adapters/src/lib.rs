@@ -38,7 +38,7 @@ mod sparse;
 pub use cache::{Cache, CachedStorage};
 pub use clock::OsClock;
 pub use command::{CommandSink, CommandSource};
-pub use image::{FileSink, ImageSource};
+pub use image::{FileSink, ImageSource, SharedFile};
 pub use limits::Limits;
 pub use local::LocalStorage;
 #[cfg(feature = "object-client")]

@@ -143,14 +143,20 @@ fn unnamed(_directory: &Directory) -> Option<File> {
     None
 }
 
+/// Renames, where nothing has the name yet.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-fn rename_new(directory: &Directory, temporary: &[u8], target: &Directory, name: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn rename_new(
+    directory: &Directory,
+    temporary: &[u8],
+    target: &Directory,
+    name: &[u8],
+) -> rustix::io::Result<()> {
     use rustix::fs::{RenameFlags, renameat_with};
     retry(|| renameat_with(directory, temporary, target, name, RenameFlags::NOREPLACE))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-fn rename_new(_: &Directory, _: &[u8], _: &Directory, _: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn rename_new(_: &Directory, _: &[u8], _: &Directory, _: &[u8]) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
 }
 

@@ -380,6 +380,13 @@ pub(crate) struct Restore {
     /// Only these bytes of one entry; sizes take K, M, G and T
     #[arg(long, value_name = "OFFSET:LENGTH", requires = "entry")]
     pub(crate) range: Option<ByteRange>,
+    /// Only what belongs to one of several shards, such as 2/8, which may run at once; --merge ends the restore
+    #[arg(long, value_name = "NUMBER/COUNT", requires = "to", conflicts_with_all = ["command", "range"])]
+    pub(crate) shard: Option<Shard>,
+    /// End a restore in shards: join the JSON reports of all of them, and do what is done when all is there
+    #[arg(long, value_name = "REPORT", num_args = 1.., requires = "to", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["command", "range", "shard"])]
+    pub(crate) merge: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) filter: Filter,
 }

@@ -18,6 +18,7 @@ mod parallel;
 #[path = "repository/parallel/tests.rs"]
 mod parallel_tests;
 mod read;
+mod shard;
 mod statistics;
 mod verify;
 mod view;
@@ -35,11 +36,12 @@ pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
 pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
 pub(crate) use self::parallel::{POISONED, each, for_each, lock};
-pub use self::read::{EntryReader, RestoreReport, Selection};
+pub use self::read::{EntryReader, Planned, RestorePlan, RestoreReport, Selection, ShardReport};
+pub use self::shard::Shard;
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
 pub use self::verify::{
-    AffectedEntry, Finding, FindingKind, IncompleteBackup, Shard, Share, VerificationLedger, VerifyLevel,
-    VerifyOptions, VerifyReport,
+    AffectedEntry, Finding, FindingKind, IncompleteBackup, Share, VerificationLedger, VerifyLevel, VerifyOptions,
+    VerifyReport,
 };
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
 pub(crate) use self::view::read_directory;

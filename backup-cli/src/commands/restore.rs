@@ -1,5 +1,7 @@
 //! `backup restore`
 
+mod shards;
+
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -33,6 +35,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Restore) -> Result<Exit, Fa
         refuse_repository(context, target)?;
     }
     arguments.filter.check(&arguments.backup)?;
+    if arguments.shard.is_some() || !arguments.merge.is_empty() {
+        return shards::run(context, arguments, &paths);
+    }
     let repository = context.repository()?;
     let backup = arguments.filter.find(&repository, &arguments.backup, context.output)?;
     if !backup.is_complete() {
@@ -180,8 +185,8 @@ impl Restoration<'_> {
         Ok(Done::one(bytes))
     }
 
-    fn policy(&self) -> OverwritePolicy {
-        if self.arguments.overwrite { OverwritePolicy::Overwrite } else { OverwritePolicy::Refuse }
+    const fn policy(&self) -> OverwritePolicy {
+        policy(self.arguments)
     }
 
     fn stream(&self, entry: &Entry, out: &mut dyn Write) -> Result<u64, Error> {
@@ -190,6 +195,10 @@ impl Restoration<'_> {
             None => self.repository.restore_stream(entry, out, &self.control),
         }
     }
+}
+
+const fn policy(arguments: &Restore) -> OverwritePolicy {
+    if arguments.overwrite { OverwritePolicy::Overwrite } else { OverwritePolicy::Refuse }
 }
 
 /// A restore must not write between the objects of its own repository.

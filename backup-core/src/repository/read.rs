@@ -5,12 +5,14 @@ mod blocks;
 mod chunks;
 mod entry_reader;
 mod pages;
+mod plan;
 mod stream;
 mod tree;
 
 pub(crate) use self::chunks::{Fetcher, Wanted, unknown_chunk};
 pub use self::entry_reader::EntryReader;
 pub(crate) use self::pages::{IndexedPages, ReadCache};
+pub use self::plan::{Planned, RestorePlan, ShardReport};
 pub(crate) use self::stream::{Decoded, for_each_in_order};
 pub use self::tree::{RestoreReport, Selection};
 

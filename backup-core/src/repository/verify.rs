@@ -10,12 +10,10 @@ mod links;
 mod merge;
 mod options;
 mod report;
-mod shard;
 mod sites;
 mod structure;
 
 pub use self::ledger::VerificationLedger;
 pub use self::options::{Share, VerifyLevel, VerifyOptions};
 pub use self::report::{AffectedEntry, Finding, FindingKind, IncompleteBackup, VerifyReport};
-pub use self::shard::Shard;
 pub(crate) use self::sites::{NamedObject, Site, arrived, read_closure, without_password};

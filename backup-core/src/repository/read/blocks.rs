@@ -1,11 +1,12 @@
 //! One content out of order: every pack is read once, and several threads write at offsets.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::content::{ChunkRef, Entry, Refs};
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::length::to_u64;
+use crate::length::{to_u64, to_usize};
 use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Repository;
@@ -30,11 +31,22 @@ impl Repository {
     /// [`Error::Damaged`] naming the chunk: `sink` was not finished. [`Error::Sink`], [`Error::Storage`],
     /// [`Error::Cancelled`].
     pub fn restore_blocks(&self, entry: &Entry, sink: &dyn BlockSink, control: &Control) -> Result<()> {
+        self.restore_blocks_in(entry, 0..entry.size(), sink, control)
+    }
+
+    /// The same for a range of the content: nothing outside of it is written, and `sink` is told of the whole length.
+    pub(crate) fn restore_blocks_in(
+        &self,
+        entry: &Entry,
+        range: Range<u64>,
+        sink: &dyn BlockSink,
+        control: &Control,
+    ) -> Result<()> {
         refuse_link(entry)?;
         let inner = &*self.inner;
         let failed = |source| Error::Sink { name: entry.path.to_string(), source };
         sink.begin(entry.size()).map_err(failed)?;
-        let mut refs = Refs::new(&entry.content, 0..entry.size(), inner);
+        let mut refs = Refs::new(&entry.content, range.clone(), inner);
         loop {
             let mut offsets = Vec::new();
             let mut chunks = Vec::new();
@@ -47,8 +59,11 @@ impl Repository {
                         chunks.push((id, length));
                     }
                     (offset, ChunkRef::Hole { length }) => {
-                        sink.hole(offset, length).map_err(failed)?;
-                        control.event(&Event::Bytes { count: length, kind: ExtentKind::Zero });
+                        let end = offset.saturating_add(length).min(range.end);
+                        let begin = offset.max(range.start);
+                        let count = end.saturating_sub(begin);
+                        sink.hole(begin, count).map_err(failed)?;
+                        control.event(&Event::Bytes { count, kind: ExtentKind::Zero });
                     }
                 }
             }
@@ -66,8 +81,12 @@ impl Repository {
                 fetcher.fetch(&mut wanted, &mut |item, plain| {
                     let plain = plain?;
                     let offset = offsets.get(item.tag).copied().ok_or(Error::Internal("a chunk without a place"))?;
-                    sink.write_at(offset, plain).map_err(failed)?;
-                    control.event(&Event::Bytes { count: to_u64(plain.len()), kind: ExtentKind::Data });
+                    let end = offset.saturating_add(to_u64(plain.len())).min(range.end);
+                    let begin = offset.max(range.start);
+                    let place = |at: u64| to_usize(at.saturating_sub(offset), "chunk");
+                    let wanted = plain.get(place(begin)?..place(end)?).unwrap_or_default();
+                    sink.write_at(begin, wanted).map_err(failed)?;
+                    control.event(&Event::Bytes { count: to_u64(wanted.len()), kind: ExtentKind::Data });
                     Ok(())
                 })
             })?;

@@ -27,7 +27,7 @@ const BATCH_BYTES: u64 = 64 << 20;
 /// Which entries to restore.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    within: Option<Vec<EntryPath>>,
+    pub(crate) within: Option<Vec<EntryPath>>,
 }
 
 impl Selection {
@@ -43,7 +43,7 @@ impl Selection {
         Self { within: Some(paths) }
     }
 
-    fn contains(&self, entry: &Entry) -> bool {
+    pub(crate) fn contains(&self, entry: &Entry) -> bool {
         self.within.as_ref().is_none_or(|paths| {
             paths
                 .iter()
@@ -116,10 +116,22 @@ impl Repository {
         control: &Control,
     ) -> Result<RestoreReport> {
         self.check_selection(backup, selection)?;
+        let expected = Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical };
+        control.event(&expected);
+        self.restore_part(backup, &|entry| selection.contains(entry), sink, control)
+    }
+
+    /// Restores the entries that `is_wanted` chooses, as [`restore_tree`](Self::restore_tree) does.
+    pub(crate) fn restore_part(
+        &self,
+        backup: &Backup,
+        is_wanted: &dyn Fn(&Entry) -> bool,
+        sink: &dyn TreeSink,
+        control: &Control,
+    ) -> Result<RestoreReport> {
         let mut path_key = [0; 32];
         self.inner.environment.entropy.fill(&mut path_key)?;
         let restore = Restore { repository: self, backup, sink, control, path_key, progress: Mutex::default() };
-        control.event(&Event::Expected { entries: backup.statistics.entries, bytes: backup.statistics.bytes_logical });
         let mut batch = Batch::default();
         for entry in self.entries(backup)? {
             control.cancel().check()?;
@@ -131,7 +143,7 @@ impl Repository {
                     continue;
                 }
             };
-            if !selection.contains(&entry) {
+            if !is_wanted(&entry) {
                 continue;
             }
             restore.entry(entry, &mut batch)?;
@@ -150,7 +162,7 @@ impl Repository {
     }
 
     /// Refuses a selection of which a path selects nothing.
-    fn check_selection(&self, backup: &Backup, selection: &Selection) -> Result<()> {
+    pub(crate) fn check_selection(&self, backup: &Backup, selection: &Selection) -> Result<()> {
         let Some(paths) = &selection.within else { return Ok(()) };
         if paths.is_empty() {
             return Err(Error::invalid("selection", "it has no paths"));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
 use crate::id::BackupId;
-use crate::repository::verify::shard::Shard;
+use crate::repository::shard::Shard;
 
 /// How thoroughly to verify. Each level does what those before it do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

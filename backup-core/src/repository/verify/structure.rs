@@ -18,10 +18,10 @@ use crate::progress::Event;
 use crate::repository::environment::Control;
 use crate::repository::handle::Inner;
 use crate::repository::read::IndexedPages;
+use crate::repository::shard::Shard;
 use crate::repository::verify::content::Damage;
 use crate::repository::verify::links::check_links;
 use crate::repository::verify::report::{AffectedEntry, FindingKind, Findings, IncompleteBackup};
-use crate::repository::verify::shard::Shard;
 use crate::session::{Closure, Commit};
 
 /// Subtrees with more hard links than this are walked again in every backup.

@@ -1,6 +1,7 @@
-//! One of several verifications that together cover everything once, wherever they run.
+//! One of several verifications or restores that together cover everything once, wherever they run.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::hash;
 use crate::error::{Error, Result};
 
-/// Shard `number` of `count`: which objects and pages a verification looks at. Every object belongs to exactly one
-/// shard of a count, whatever else is in the repository. As text `2/8`.
+/// Shard `number` of `count`: which objects and pages a verification looks at, or what a restore restores. Everything
+/// belongs to exactly one shard of a count, whatever else is in the repository. As text `2/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Numbers", into = "Numbers")]
 pub struct Shard {
@@ -48,6 +49,17 @@ impl Shard {
     /// Whether the object under this key, or whatever is called so, belongs to it.
     pub(crate) fn has_text(&self, text: &str) -> bool {
         self.has_hash(hash::digest(text.as_bytes()).as_bytes())
+    }
+
+    /// The part of `length` bytes that belongs to it, in multiples of `unit` (at least 1) but at the end. Parts of
+    /// different shards do not overlap; the last ones are empty where there is not enough.
+    pub(crate) fn part(&self, length: u64, unit: u64) -> Range<u64> {
+        let units = u128::from(length.div_ceil(unit.max(1)));
+        let place = |number: u32| {
+            let units = units.saturating_mul(u128::from(number)).checked_div(u128::from(self.count)).unwrap_or(0);
+            u64::try_from(units.saturating_mul(u128::from(unit.max(1)))).unwrap_or(u64::MAX).min(length)
+        };
+        place(self.number.saturating_sub(1))..place(self.number)
     }
 
     /// Whether a page belongs to it.
@@ -113,6 +125,23 @@ mod tests {
                 assert_eq!(shards.iter().filter(|shard| shard.has_hash(hash.as_bytes())).count(), 1);
             }
             assert!(sizes.iter().all(|size| *size > 2000 / count / 2), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn parts_lie_side_by_side() {
+        for length in [0, 1, 999, 1000, 1001, 12_345, u64::MAX - 1000] {
+            for count in 1..=16 {
+                let mut end = 0;
+                for number in 1..=count {
+                    let part = Shard::new(number, count).unwrap().part(length, 1000);
+                    assert_eq!(part.start, end);
+                    assert!(part.end == length || part.end % 1000 == 0, "{part:?} of {length}");
+                    assert!(part.end - part.start <= length / u64::from(count) + 1000);
+                    end = part.end;
+                }
+                assert_eq!(end, length);
+            }
         }
     }
 
