@@ -19,7 +19,7 @@ pub(crate) fn add(cases: &mut Cases) {
     cases.edit("config-long", "config: at most 64 KiB", ("open", "limit-exceeded"), &key, |bytes| {
         bytes.resize(65_537, 0);
     });
-    cases.add("config-missing", "config: without it there is no repository", ("open", "not-found"), |storage, _| {
+    cases.add("config-missing", "config: without it there is no repository", ("open", "damaged"), |storage, _| {
         backup_core::storage::Storage::delete(&**storage, &key).unwrap();
         key.to_string()
     });

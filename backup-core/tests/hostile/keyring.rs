@@ -32,7 +32,7 @@ pub(crate) fn add(cases: &mut Cases) {
     cases.edit("keyring-long", "keyring: at most 64 KiB", ("open", "limit-exceeded"), &key, |bytes| {
         bytes.resize(65_537, 0);
     });
-    cases.add("keyring-missing", "keyring: there is one", ("open", "not-found"), |storage, _| {
+    cases.add("keyring-missing", "keyring: there is one", ("open", "damaged"), |storage, _| {
         storage.delete(&key).unwrap();
         "keyring/".to_owned()
     });

@@ -43,7 +43,7 @@ pub(crate) fn add(cases: &mut Cases) {
     patch("slot-salt", "key slot: every byte is bound to the key", ("open", "wrong-password"), 64, &[0; 32]);
     cases.edit("slot-cut", "key slot: 256 bytes", damaged, &slot, |bytes| bytes.truncate(255));
     cases.edit("slot-long", "key slot: 256 bytes", damaged, &slot, |bytes| bytes.push(0));
-    cases.add("slot-missing", "key slot: one that opens", ("open", "not-found"), |storage, _| {
+    cases.add("slot-missing", "key slot: one that opens", ("open", "damaged"), |storage, _| {
         storage.delete(&slot).unwrap();
         "keys/".to_owned()
     });
