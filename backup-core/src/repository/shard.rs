@@ -136,7 +136,7 @@ mod tests {
                 for number in 1..=count {
                     let part = Shard::new(number, count).unwrap().part(length, 1000);
                     assert_eq!(part.start, end);
-                    assert!(part.end == length || part.end % 1000 == 0, "{part:?} of {length}");
+                    assert!(part.end == length || part.end.is_multiple_of(1000), "{part:?} of {length}");
                     assert!(part.end - part.start <= length / u64::from(count) + 1000);
                     end = part.end;
                 }
