@@ -9,6 +9,7 @@ mod closure;
 mod collection;
 mod commit;
 mod history;
+mod lineage;
 mod record;
 mod writer;
 
@@ -21,6 +22,8 @@ pub(crate) use self::commit::{Commit, NewCommit};
 pub(crate) use self::history::{Flaw, History, Records, Signers, open_outcome, outcome_object};
 pub(crate) use self::writer::{SessionStart, SessionWriter, probe};
 
+#[cfg(test)]
+mod lineage_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "testing"))]

@@ -25,7 +25,8 @@ pub(crate) struct SessionWriter {
 }
 
 impl SessionWriter {
-    /// Opens a session (W0, W1) and reads the history that it may refer to (W2).
+    /// Opens a session (W0, W1) and reads the history that it may refer to (W2). Its generation is `least` or more: a
+    /// replacement must not have a smaller one than what it replaces.
     ///
     /// # Errors
     ///
@@ -35,6 +36,7 @@ impl SessionWriter {
     pub(crate) fn open(
         records: &Records<'_>,
         single_writer: bool,
+        least: u32,
         entropy: &dyn Entropy,
         now: Timestamp,
     ) -> Result<(Self, History)> {
@@ -47,7 +49,7 @@ impl SessionWriter {
         }
         for _ in 0..ATTEMPTS {
             let before = History::read(records)?;
-            let generation = before.newest_mark.saturating_add(1);
+            let generation = before.newest_mark.saturating_add(1).max(least);
             let mut id = [0; 16];
             entropy.fill(&mut id)?;
             let opened = Self { session: SessionId::new(id), generation };
