@@ -103,11 +103,23 @@ impl History {
         Ok(self.live_in_order().into_iter().filter(is_wanted).cloned().collect())
     }
 
-    /// All ids of the backup that `id` is one of, the first one first.
-    pub(crate) fn ids(&self, id: &BackupId) -> Vec<BackupId> {
+    /// The valid commits of the backup that `id` is one of, the newest one last.
+    pub(crate) fn commits_of(&self, id: &BackupId) -> Vec<&Commit> {
         let Some(origin) = self.origins.get(id) else { return Vec::new() };
-        let others = self.origins.iter().filter(|(id, of)| *of == origin && *id != origin).map(|(id, _)| *id);
-        [*origin].into_iter().chain(others).collect()
+        let mut commits: Vec<&Commit> = self.valid.values().filter(|commit| commit.origin() == *origin).collect();
+        commits.sort_unstable_by_key(|commit| precedence(commit));
+        commits
+    }
+
+    /// All ids of the backup that `id` is one of, the first one first, and the oldest first otherwise.
+    pub(crate) fn ids(&self, id: &BackupId) -> Vec<BackupId> {
+        let mut ids = Vec::new();
+        for id in self.commits_of(id).into_iter().flat_map(Commit::ids) {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        ids
     }
 
     /// Of every backup that no known commit names, one commit: what a new commit names.
