@@ -50,9 +50,9 @@ fn find_commit(commits: &[CommitSummary], name: &str) -> Result<BackupId, Failur
     if name.len() < 4 {
         return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
     }
-    let mut matching = commits.iter().map(|commit| commit.id).filter(|id| id.to_string().starts_with(name));
+    let mut matching = commits.iter().filter(|commit| commit.is_called(name));
     match (matching.next(), matching.next()) {
-        (Some(id), None) => Ok(id),
+        (Some(commit), None) => Ok(commit.id),
         (Some(_), Some(_)) => Err(Failure::usage(format!("several backups begin with {name}"))),
         (None, _) => Err(not_found().into()),
     }

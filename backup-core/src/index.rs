@@ -5,11 +5,13 @@
 
 mod filter;
 mod map;
+mod marks;
 mod packs;
 mod segment;
 mod table;
 
 pub(crate) use self::map::Index;
+pub(crate) use self::marks::{Marked, Marks, Usage};
 pub(crate) use self::segment::{Segment, SegmentBuilder};
 
 use crate::compress::Codec;

@@ -36,6 +36,7 @@ pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
 pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
 pub(crate) use self::parallel::{POISONED, each, for_each, lock};
+pub(crate) use self::read::IndexedPages;
 pub use self::read::{EntryReader, Planned, RestorePlan, RestoreReport, Selection, ShardReport};
 pub use self::shard::Shard;
 pub use self::statistics::{RepositoryStatistics, RepositoryStatus, UnfinishedSession};
@@ -44,7 +45,8 @@ pub use self::verify::{
     VerifyReport,
 };
 pub(crate) use self::verify::{NamedObject, Site, arrived, read_closure};
-pub(crate) use self::view::read_directory;
+pub(crate) use self::view::{Failing, pack_reader, read_directory, supplement};
+pub(crate) use self::write::ChunkStore;
 pub use self::write::{BackupOptions, BackupSession, Parent, StreamWriter};
 pub(crate) use self::write::{Earlier, Inherited, source_of};
 pub use crate::format::{ChunkingParameters, Padding};

@@ -9,6 +9,7 @@ mod closure;
 mod collection;
 mod commit;
 mod history;
+mod lineage;
 mod record;
 mod writer;
 
@@ -17,10 +18,12 @@ pub(crate) use self::closure::Closure;
 pub(crate) use self::collection::{
     CollectionOutcome, Final, read_mark, read_outcome, seal_abort, seal_final, seal_forget, seal_mark, seal_revocation,
 };
-pub(crate) use self::commit::{Commit, NewCommit};
+pub(crate) use self::commit::{Commit, MOST_REPLACED, NewCommit};
 pub(crate) use self::history::{Flaw, History, Records, Signers, open_outcome, outcome_object};
 pub(crate) use self::writer::{SessionStart, SessionWriter, probe};
 
+#[cfg(test)]
+mod lineage_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "testing"))]

@@ -4,7 +4,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,9 +13,9 @@ use backup_core::keys::MaintenanceKey;
 use backup_core::maintenance::{CollectOptions, CollectionReport, CollectionState, OpenSessions};
 use backup_core::repository::{LockedRepository, Repository, VerifyLevel, VerifyOptions};
 use backup_core::storage::fault::{Fault, FaultStorage};
-use backup_core::storage::{Capabilities, Key, ListPage, MemoryStorage, ObjectInfo, PutMode, Storage, StorageError};
-use bytes::Bytes;
+use backup_core::storage::{MemoryStorage, Storage};
 use support::forger::keys_of;
+use support::hooked::Hooked;
 use support::{
     assert_sound, control, environment, init_with, is_full_campaign, memory, noise, open, options, path, small_options,
 };
@@ -171,60 +170,6 @@ fn a_process_may_die_and_a_storage_may_fail_at_every_operation() {
                 base.check(&survivors, &[], &what);
             }
         }
-    }
-}
-
-type Hook = Box<dyn FnOnce() + Send>;
-
-/// A storage at which something happens directly before one operation.
-struct Hooked {
-    storage: Arc<MemoryStorage>,
-    state: Mutex<(u64, Option<(u64, Hook)>)>,
-}
-
-impl Hooked {
-    fn new(storage: &Arc<MemoryStorage>, at: u64, hook: Hook) -> Arc<Self> {
-        Arc::new(Self { storage: storage.clone(), state: Mutex::new((0, Some((at, hook)))) })
-    }
-
-    fn operation(&self) -> &MemoryStorage {
-        let mut state = self.state.lock().unwrap();
-        let number = state.0;
-        state.0 += 1;
-        let hook = state.1.take_if(|(at, _)| *at == number);
-        drop(state);
-        if let Some((_, hook)) = hook {
-            hook();
-        }
-        &self.storage
-    }
-
-    fn count(&self) -> u64 {
-        self.state.lock().unwrap().0
-    }
-}
-
-impl Storage for Hooked {
-    fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
-        self.operation().put(key, bytes, mode)
-    }
-    fn get(&self, key: &Key, limit: u64) -> Result<Bytes, StorageError> {
-        self.operation().get(key, limit)
-    }
-    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StorageError> {
-        self.operation().get_range(key, range)
-    }
-    fn stat(&self, key: &Key) -> Result<ObjectInfo, StorageError> {
-        self.operation().stat(key)
-    }
-    fn list(&self, prefix: &str, after: Option<&Key>) -> Result<ListPage, StorageError> {
-        self.operation().list(prefix, after)
-    }
-    fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.operation().delete(key)
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.storage.capabilities()
     }
 }
 

@@ -125,11 +125,8 @@ fn offset(text: &str) -> Option<i32> {
 /// The ids that were typed. Forgotten ones are found as well, so that an interrupted command can be repeated.
 fn find(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Failure> {
     let commits = locked.commits()?;
-    let mut known: Vec<BackupId> = commits.iter().map(|commit| commit.id).collect();
-    let latest = known.last().copied();
-    known.extend(locked.forgotten()?);
-    known.sort_unstable();
-    known.dedup();
+    let latest = commits.last().map(|commit| commit.id);
+    let forgotten = locked.forgotten()?;
     let unknown = |name: &str| Error::NotFound { what: "backup", name: name.to_owned() };
     let mut found = Vec::new();
     for name in names {
@@ -140,9 +137,11 @@ fn find(locked: &LockedRepository, names: &[String]) -> Result<Vec<BackupId>, Fa
         if name.len() < 4 {
             return Err(Failure::usage(format!("{name:?} is shorter than 4 digits")));
         }
-        let mut matching = known.iter().filter(|id| id.to_string().starts_with(name.as_str()));
+        let called = commits.iter().filter(|commit| commit.is_called(name)).map(|commit| commit.id);
+        let mut matching =
+            called.chain(forgotten.iter().copied().filter(|id| id.to_string().starts_with(name.as_str())));
         match (matching.next(), matching.next()) {
-            (Some(id), None) => found.push(*id),
+            (Some(id), None) => found.push(id),
             (None, _) => return Err(unknown(name).into()),
             (Some(_), Some(_)) => return Err(Failure::usage(format!("several backups begin with {name}"))),
         }

@@ -84,11 +84,7 @@ pub fn export(
     control: &Control,
 ) -> Result<ExportReport> {
     let history = repository.with_records(control, History::read)?;
-    if let Some(missing) = options.backups.iter().find(|wanted| !history.commits.contains_key(*wanted)) {
-        return Err(Error::not_found("backup", missing));
-    }
-    let is_wanted = |commit: &&Commit| options.backups.is_empty() || options.backups.contains(&commit.id);
-    let commits: Vec<Commit> = history.in_order().into_iter().filter(is_wanted).cloned().collect();
+    let commits = history.select(&options.backups)?;
     let (critical, others, small) = gather(repository, &history, &commits, control)?;
     let layout = Layout::new(&critical, &others, options.profile)?;
     let mut id = [0; 16];

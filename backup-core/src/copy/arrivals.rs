@@ -28,10 +28,11 @@ pub(crate) enum Arrival {
     Forgotten,
 }
 
-/// All that a backup is known as: what it is a copy of, and itself.
+/// All that a backup is known as: what it is a copy of, and itself, by every id that it has or had.
 pub(crate) fn names_of(inner: &Inner, backup: &Backup) -> Vec<Origin> {
-    let itself = Origin::new(inner.config.repository, backup.id);
-    backup.origins.iter().copied().chain([itself]).collect()
+    let ids = backup.replaces.iter().chain([&backup.id]);
+    let itself = ids.map(|id| Origin::new(inner.config.repository, *id));
+    backup.origins.iter().copied().chain(itself).collect()
 }
 
 impl Arrivals {
@@ -41,7 +42,7 @@ impl Arrivals {
     ///
     /// [`Error::Storage`](crate::Error::Storage), [`Error::Cancelled`](crate::Error::Cancelled).
     pub(crate) fn look(&mut self, inner: &Inner, history: &History, control: &Control) -> Result<()> {
-        let is_forgotten = |commit: &Commit| history.forgotten.contains(&commit.id);
+        let is_forgotten = |commit: &Commit| history.is_forgotten(commit);
         let is_news = |commit: &&Commit| self.seen.get(&commit.id) != Some(&is_forgotten(commit));
         let news: Vec<&Commit> = history.valid.values().filter(is_news).collect();
         let found = Mutex::new(Vec::new());

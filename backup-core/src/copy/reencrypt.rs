@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::copy::arrivals::{Arrival, Arrivals, names_of};
 use crate::copy::objects::at_destination;
-use crate::copy::verbatim::{State, line, named, select};
+use crate::copy::verbatim::{State, line, named};
 use crate::copy::{CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
@@ -46,7 +46,7 @@ impl Repository {
         }
         destination.inner.check_writable().map_err(at_destination)?;
         let history = self.inner.history(control)?;
-        let selected = select(&history, options)?;
+        let selected = history.select(&options.backups)?;
         let mut arrivals = Arrivals::default();
         let there = destination.inner.history(control).map_err(at_destination)?;
         arrivals.look(&destination.inner, &there, control).map_err(at_destination)?;
@@ -225,7 +225,7 @@ impl Copy<'_> {
             };
             let is_like = Some(there.id) == backup.parent || (there.kind == backup.kind && there.host == backup.host);
             let copy = self.copy_of(&names_of(&self.source.inner, &there)).filter(|_| is_like);
-            let Some(copy) = copy.and_then(|id| session.history.commits.get(&id)) else { continue };
+            let Some(copy) = copy.and_then(|id| session.history.find(&id)) else { continue };
             match self.destination.inner.read_backup(copy, self.control) {
                 Ok(here) => return Ok(Some((there, here))),
                 Err(error) if error.is_of_one_object() => {}
@@ -239,7 +239,7 @@ impl Copy<'_> {
     fn explained(&self, history: &History, commit: &Commit, error: &Error) -> Result<State> {
         let now = self.source.inner.with_records(self.control, |records| history.read_again(records))?;
         let reason = error_chain(error);
-        Ok(State::failed(match now.commits.contains_key(&commit.id) {
+        Ok(State::failed(match now.live.contains_key(&commit.id) {
             true => reason,
             false => format!("it was forgotten at the source meanwhile ({reason})"),
         }))

@@ -49,7 +49,7 @@ impl LockedRepository {
             return Err(Error::ReadOnly { what: "the destination".into() });
         }
         let history = self.with_records(control, History::read)?;
-        let selected = select(&history, options)?;
+        let selected = history.select(&options.backups)?;
         if !self.config.single_writer {
             probe(&**destination, &*self.environment.entropy).map_err(at_destination)?;
         }
@@ -99,15 +99,6 @@ impl LockedRepository {
             verification,
         })
     }
-}
-
-/// The commits that are asked for, in causal order.
-pub(crate) fn select(history: &History, options: &CopyOptions) -> Result<Vec<Commit>> {
-    if let Some(unknown) = options.backups.iter().find(|id| !history.commits.contains_key(*id)) {
-        return Err(Error::not_found("backup", unknown));
-    }
-    let is_wanted = |commit: &&&Commit| options.backups.is_empty() || options.backups.contains(&commit.id);
-    Ok(history.in_order().iter().filter(is_wanted).map(|commit| (*commit).clone()).collect())
 }
 
 /// What became of a backup.
@@ -216,8 +207,10 @@ impl Copy<'_> {
         let before = History::read(&records).map_err(at_destination)?;
         let mut sessions = BTreeMap::new();
         for Member { commit, closure } in group {
-            if before.forgotten.contains(&commit.id) {
+            if before.is_forgotten(commit) {
                 self.states.insert(commit.id, State::new(CopyStatus::Forgotten));
+            } else if let Some(newer) = newer(&before, commit) {
+                self.states.insert(commit.id, State::at(CopyStatus::Found, newer));
             } else if let Some(reason) = refusal(&before, commit, closure) {
                 self.fail(commit.id, reason);
             } else if !before.valid.contains_key(&commit.id) {
@@ -328,9 +321,12 @@ impl Copy<'_> {
     /// Whether what is missing at the source is missing because the backup was given up there meanwhile.
     fn explained(&self, commit: &Commit, reason: String) -> Result<String> {
         let now = self.source.with_records(self.carrier.control, |records| self.history.read_again(records))?;
-        Ok(match now.commits.contains_key(&commit.id) {
-            true => reason,
-            false => format!("it was forgotten at the source meanwhile ({reason})"),
+        Ok(match (now.live.contains_key(&commit.id), now.is_forgotten(commit)) {
+            (true, _) => reason,
+            (false, false) if now.knows(&commit.id) => {
+                format!("it was replaced at the source meanwhile; copy again ({reason})")
+            }
+            (false, _) => format!("it was forgotten at the source meanwhile ({reason})"),
         })
     }
 
@@ -344,6 +340,12 @@ pub(crate) const fn named(place: Place, what: &'static str, name: ObjectName, li
 }
 
 const SIGN_ANEW: &str = "with the password it can be copied under a commit that is signed anew";
+
+/// The backup at a destination that has replaced this commit there.
+fn newer(history: &History, commit: &Commit) -> Option<BackupId> {
+    let is_live = history.live.contains_key(&commit.id);
+    history.find(&commit.id).filter(|_| !is_live).map(|newer| newer.id)
+}
 
 /// Why a commit cannot be put into the slot of its generation (any more), or must not refer to its packs.
 fn refusal(history: &History, commit: &Commit, closure: &Closure) -> Option<String> {

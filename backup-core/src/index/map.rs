@@ -202,19 +202,51 @@ impl Index {
     #[must_use]
     pub(crate) fn places(&self) -> HashMap<ObjectName, u64> {
         let mut numbers: HashMap<u32, u64> = HashMap::new();
-        let mut count = |record: &Record| {
+        self.for_each_record(&mut |record| {
             let places = numbers.entry(record.pack).or_default();
             *places = places.saturating_add(1);
-        };
-        self.loaded.records().for_each(&mut count);
+        });
+        numbers.into_iter().filter_map(|(number, places)| Some((self.pack_name(number)?, places))).collect()
+    }
+
+    /// Places in the tables of what was loaded.
+    pub(super) fn table_places(&self) -> usize {
+        self.loaded.len()
+    }
+
+    /// The number of one place of a chunk, below [`table_places`](Self::table_places); always the same.
+    pub(super) fn table_place(&self, id: ShortId) -> Option<usize> {
+        self.loaded.position(id)
+    }
+
+    /// Name of the pack with this number.
+    pub(super) fn pack_name(&self, number: u32) -> Option<ObjectName> {
+        match number < RECENT {
+            true => self.packs.name(number),
+            false => read(&self.recent_packs).name(number & !RECENT),
+        }
+    }
+
+    /// Visits every place of a chunk, in no particular order.
+    pub(super) fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        self.loaded.records().for_each(&mut *visit);
         for shard in &self.recent {
             let shard = read(shard);
-            shard.frozen.records().for_each(&mut count);
-            shard.pending.iter().for_each(&mut count);
+            shard.frozen.records().for_each(&mut *visit);
+            shard.pending.iter().for_each(&mut *visit);
         }
-        let recent = read(&self.recent_packs);
-        let name = |number: u32| if number < RECENT { self.packs.name(number) } else { recent.name(number & !RECENT) };
-        numbers.into_iter().filter_map(|(number, places)| Some((name(number)?, places))).collect()
+    }
+
+    /// For every chunk of this index and every place that it has in `other`: the pack in `other`, and the pack here.
+    pub(crate) fn for_each_shared(&self, other: &Self, visit: &mut dyn FnMut(ObjectName, ObjectName)) {
+        self.for_each_record(&mut |record| {
+            let Some(here) = self.pack_name(record.pack) else { return };
+            let mut there: Vec<u32> = other.loaded.find(record.id).map(|found| found.pack).collect();
+            if let Some(shard) = other.shard(record.id) {
+                there.extend(shard.find(record.id, &other.hasher).map(|found| found.pack));
+            }
+            there.into_iter().filter_map(|number| other.pack_name(number)).for_each(|there| visit(there, here));
+        });
     }
 
     /// Size of a pack on storage, if the pack is known.
@@ -249,13 +281,8 @@ impl Index {
     }
 
     fn location(&self, record: &Record) -> Option<Location> {
-        let pack = if record.pack < RECENT {
-            self.packs.name(record.pack)
-        } else {
-            read(&self.recent_packs).name(record.pack & !RECENT)
-        }?;
         Some(Location {
-            pack,
+            pack: self.pack_name(record.pack)?,
             offset: record.offset(),
             stored: record.stored(),
             raw: record.raw(),

@@ -153,6 +153,13 @@ impl Table {
         find(self.records.get(start..end(bucket)).unwrap_or_default(), id)
     }
 
+    /// Where the first record with this id stands among all.
+    fn position(&self, id: ShortId) -> Option<usize> {
+        let first = self.find(id).first()?;
+        // Records are unique and in order.
+        self.records.binary_search(first).ok()
+    }
+
     pub(super) fn records(&self) -> &[Record] {
         &self.records
     }
@@ -232,6 +239,18 @@ impl Tables {
     pub(super) fn find(&self, id: ShortId) -> impl Iterator<Item = &Record> {
         let loose = self.loose.iter().flat_map(move |records| find(records, id));
         self.tables.iter().rev().flat_map(move |table| table.find(id)).chain(loose)
+    }
+
+    /// The number of one record with this id, always the same one, counted over all tables. What is loose has none.
+    pub(super) fn position(&self, id: ShortId) -> Option<usize> {
+        let mut before = 0usize;
+        for table in &self.tables {
+            if let Some(position) = table.position(id) {
+                return Some(before.saturating_add(position));
+            }
+            before = before.saturating_add(table.len());
+        }
+        None
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {

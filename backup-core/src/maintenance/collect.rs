@@ -185,7 +185,7 @@ fn begin(site: &Site<'_>, key: &SigningKey, number: u32, before: &History, optio
     needs.add(site, &history)?;
     check_packs(site, &needs, &listed, options)?;
     condemned.retain(|name| !history.indexes.contains(name));
-    for commit in history.commits.values() {
+    for commit in history.live.values() {
         condemned.remove(&commit.content.body);
     }
     condemned.extend(listed.into_keys().filter(|name| !needs.contains(name)));
@@ -268,7 +268,7 @@ fn decide(
     let listed = packs(site)?;
     check_packs(site, &marked.needs, &listed, options)?;
     let pinned: BTreeSet<ObjectName> =
-        history.commits.values().flat_map(|commit| &commit.content.indexes).copied().collect();
+        history.live.values().flat_map(|commit| &commit.content.indexes).copied().collect();
     let mut carried: BTreeSet<ObjectName> = history.indexes.difference(&pinned).copied().collect();
     // One that an older final condemned may still be there, and go at any moment. One that the mark condemned may be of a
     // session that has committed since.
@@ -278,7 +278,7 @@ fn decide(
         Some(_) => carried.extend(segments.iter().filter(|name| marked.condemned.contains(*name))),
         None => carried.extend(segments),
     }
-    let bodies: HashSet<ObjectName> = history.commits.values().map(|commit| commit.content.body).collect();
+    let bodies: HashSet<ObjectName> = history.live.values().map(|commit| commit.content.body).collect();
     let mut condemned = marked.condemned;
     condemned.retain(|name| !(marked.needs.contains(name) || bodies.contains(name) || history.indexes.contains(name)));
     let new = match site.unlocked {
@@ -295,6 +295,7 @@ fn decide(
     condemned.extend(carried.iter().filter(|name| !new.contains(*name) && !named.contains(name)));
     let set: Vec<ObjectName> = pinned.union(&new).copied().collect();
     let checkpoint = checkpoint(site, &history)?;
+    record_forgotten(site, key, &history, number)?;
     let names: Vec<ObjectName> = condemned.iter().copied().collect();
     let finale = seal_final(key, site.repository(), number, &names, &checkpoint, &set)?;
     drop(checkpoint);
@@ -309,7 +310,19 @@ fn decide(
     sweep::forgets(site, &history, swept)
 }
 
-/// The outcome objects of the live backups.
+/// Puts the forget records that are lacking for ids of backups that are forgotten and whose commits this final makes void:
+/// whoever names one of these ids must not miss it.
+fn record_forgotten(site: &Site<'_>, key: &SigningKey, history: &History, number: u32) -> Result<()> {
+    let goes = |commit: &&Commit| commit.content.generation <= number && history.is_forgotten(commit);
+    let ids: BTreeSet<BackupId> = history.valid.values().filter(goes).flat_map(Commit::ids).copied().collect();
+    for id in ids.difference(&history.forgotten) {
+        site.control.cancel().check()?;
+        record::put_forget(site, key, *id)?;
+    }
+    Ok(())
+}
+
+/// The outcome objects of the live commits.
 fn checkpoint(site: &Site<'_>, history: &History) -> Result<Vec<Bytes>> {
     let mut known: BTreeMap<BackupId, Vec<u8>> = BTreeMap::new();
     if history.newest_final > 0
@@ -317,8 +330,8 @@ fn checkpoint(site: &Site<'_>, history: &History) -> Result<Vec<Bytes>> {
     {
         known.extend(last.checkpoint.into_iter().map(|bytes| (Commit::id_of(&bytes), bytes)));
     }
-    let mut checkpoint = Vec::with_capacity(history.commits.len());
-    for commit in history.commits.values() {
+    let mut checkpoint = Vec::with_capacity(history.live.len());
+    for commit in history.live.values() {
         let bytes = match known.remove(&commit.id) {
             Some(bytes) => Bytes::from(bytes),
             None => {

@@ -1,22 +1,22 @@
 //! Saying of backups that they are not wanted any more.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::format::layout::Place;
 use crate::id::BackupId;
 use crate::keys::MaintenanceKey;
-use crate::limits;
-use crate::maintenance::record::{self, Decision};
+use crate::maintenance::record;
 use crate::maintenance::site::Site;
 use crate::repository::{Control, LockedRepository, Repository, for_each};
-use crate::session::{History, seal_forget};
+use crate::session::History;
 
 /// What forgetting did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ForgetReport {
-    /// Backups that are forgotten from now on.
+    /// Backups that are forgotten from now on, by the ids that they were called by.
     pub forgotten: Vec<BackupId>,
     /// Backups that had been forgotten before.
     pub already_forgotten: Vec<BackupId>,
@@ -24,7 +24,8 @@ pub struct ForgetReport {
 
 impl LockedRepository {
     /// Forgets backups, for good: nobody is shown them any more, and the next collection deletes what only they
-    /// need. Nothing is forgotten unless all of them exist.
+    /// need. Nothing is forgotten unless all of them exist. A backup is found by any id that it has or had, and forgotten
+    /// whoever replaces it meanwhile.
     ///
     /// An interrupted call has forgotten some of them; the same call again forgets the rest.
     ///
@@ -37,7 +38,7 @@ impl LockedRepository {
         forget(&Site::locked(self, control), key, backups)
     }
 
-    /// Backups that are forgotten and of which something may still be there.
+    /// Ids of backups that are forgotten and of which something may still be there.
     ///
     /// # Errors
     ///
@@ -66,26 +67,31 @@ fn forget(site: &Site<'_>, key: &MaintenanceKey, backups: &[BackupId]) -> Result
     let key = site.signing_key(key)?;
     let history = site.history(&History::default())?;
     let mut report = ForgetReport::default();
+    let mut lacking: BTreeSet<BackupId> = BTreeSet::new();
+    let mut first: BTreeSet<BackupId> = BTreeSet::new();
     for id in backups {
-        if history.forgotten.contains(id) {
+        let ids = history.ids(id);
+        let is_there = ids.iter().any(|id| history.forgotten.contains(id));
+        if is_there || history.forgotten.contains(id) {
             report.already_forgotten.push(*id);
-        } else if history.valid.contains_key(id) {
-            report.forgotten.push(*id);
-        } else {
+        } else if ids.is_empty() {
             return Err(Error::not_found("backup", id));
+        } else {
+            report.forgotten.push(*id);
         }
+        first.extend(ids.first());
+        lacking.extend(ids);
     }
     for list in [&mut report.forgotten, &mut report.already_forgotten] {
         list.sort_unstable();
         list.dedup();
     }
-    for_each(site.control, report.forgotten.len(), &|| Ok(()), &|(), number| {
-        let Some(id) = report.forgotten.get(number) else { return Ok(()) };
-        let place = Place::Forget(*id).key();
-        match record::put(site.storage, &place, seal_forget(&key, site.repository(), *id)?, limits::COMMIT)? {
-            Decision::Stored | Decision::Same => Ok(()),
-            Decision::Taken => Err(Error::damaged("forget record", &place, "another object stands in its place")),
-        }
-    })?;
+    // The first id of a backup is in every commit of it, those included that are being made now.
+    for ids in [&first, &lacking] {
+        let ids: Vec<BackupId> = ids.difference(&history.forgotten).copied().collect();
+        for_each(site.control, ids.len(), &|| Ok(()), &|(), number| {
+            ids.get(number).map_or(Ok(()), |id| record::put_forget(site, &key, *id))
+        })?;
+    }
     Ok(report)
 }

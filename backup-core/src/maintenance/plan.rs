@@ -136,7 +136,7 @@ fn plan(site: &Site<'_>, options: &CollectOptions) -> Result<CollectionPlan> {
         number: stage.number(),
         continues: matches!(stage, Stage::Continue { .. }),
         backups: to_u64(history.commits.len()),
-        forgotten: to_u64(history.valid.len().saturating_sub(history.commits.len())),
+        forgotten: to_u64(history.forgotten_backups().len()),
         live: PackAmount::default(),
         dead: PackAmount::default(),
         later: PackAmount::default(),

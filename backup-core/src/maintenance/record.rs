@@ -2,7 +2,13 @@
 
 use bytes::Bytes;
 
+use crate::crypto::SigningKey;
 use crate::error::{Error, Result};
+use crate::format::layout::Place;
+use crate::id::BackupId;
+use crate::limits;
+use crate::maintenance::site::Site;
+use crate::session::seal_forget;
 use crate::storage::{Key, PutMode, Storage, StorageError};
 
 /// What came of the attempt to put a record.
@@ -33,5 +39,18 @@ pub(super) fn put(storage: &dyn Storage, key: &Key, bytes: Vec<u8>, limit: u64) 
             Err(Error::storage("put", key, error))
         }
         Err(_) => Err(Error::UnknownOutcome { what: key.to_string(), source: error }),
+    }
+}
+
+/// Puts the record that a backup with this id is forgotten.
+///
+/// # Errors
+///
+/// Those of [`put`]; [`Error::Damaged`] naming the record whose place something else has.
+pub(super) fn put_forget(site: &Site<'_>, key: &SigningKey, id: BackupId) -> Result<()> {
+    let place = Place::Forget(id).key();
+    match put(site.storage, &place, seal_forget(key, site.repository(), id)?, limits::COMMIT)? {
+        Decision::Stored | Decision::Same => Ok(()),
+        Decision::Taken => Err(Error::damaged("forget record", &place, "another object stands in its place")),
     }
 }

@@ -31,7 +31,7 @@ impl Needs {
     /// [`Error::Damaged`] naming a closure that cannot be read: then nobody knows what a backup needs, and nothing
     /// may be deleted.
     pub(super) fn add(&mut self, site: &Site<'_>, history: &History) -> Result<()> {
-        let new: Vec<&Commit> = history.commits.values().filter(|commit| !self.counted.contains(&commit.id)).collect();
+        let new: Vec<&Commit> = history.live.values().filter(|commit| !self.counted.contains(&commit.id)).collect();
         let packs = Mutex::new(std::mem::take(&mut self.packs));
         for_each(site.control, new.len(), &|| Ok(()), &|(), number| {
             let Some(commit) = new.get(number) else { return Ok(()) };

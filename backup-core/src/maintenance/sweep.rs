@@ -64,10 +64,10 @@ pub(super) fn after_final(
 }
 
 /// Deletes the forget records of backups that nobody misses any more: those that an earlier final dropped, when every session
-/// that could name them in its commit has ended, and no commit names them. `history` is that of step G6.
+/// that could name or replace them in its commit has ended, and no commit does. `history` is that of step G6.
 pub(super) fn forgets(site: &Site<'_>, history: &History, swept: &mut Swept) -> Result<()> {
     let heads: HashSet<_> = history.valid.values().flat_map(|commit| &commit.content.heads).collect();
-    let done = history.forgotten.iter().filter(|id| !history.valid.contains_key(*id) && !heads.contains(id));
+    let done = history.forgotten.iter().filter(|id| !history.knows(id) && !heads.contains(id));
     let keys: Vec<Key> = done.map(|id| Place::Forget(*id).key()).collect();
     delete(site, &keys, swept)
 }
@@ -78,7 +78,7 @@ fn closures(site: &Site<'_>, condemned: &HashSet<ObjectName>, history: &History,
     if condemned.is_empty() {
         return Ok(());
     }
-    let live: HashSet<ObjectName> = history.commits.values().map(|commit| commit.content.closure).collect();
+    let live: HashSet<ObjectName> = history.live.values().map(|commit| commit.content.closure).collect();
     let mut unnamed: Vec<Key> = Vec::new();
     for object in site.list(layout::CLOSURES)? {
         if let Some(Place::Closure(name)) = Place::parse(&object.key)

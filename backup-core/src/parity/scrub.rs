@@ -275,13 +275,13 @@ impl Scrub<'_> {
             }
             Class::Metadata => {
                 wanted.extend(history.indexes.iter().map(|name| Place::Index(*name).key()));
-                for commit in history.commits.values() {
+                for commit in history.live.values() {
                     wanted.insert(Place::Body(commit.content.body).key());
                     wanted.insert(Place::Closure(commit.content.closure).key());
                 }
             }
             Class::Packs => {
-                for commit in history.commits.values() {
+                for commit in history.live.values() {
                     // A closure that is lost was reported.
                     match read_closure(self.storage, commit, self.control) {
                         Ok(closure) => wanted.extend(closure.packs.keys().map(|name| Place::Pack(*name).key())),

@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 pub struct Backup {
     /// Its id: the name of its signed commit.
     pub id: BackupId,
+    /// Ids that it had before, oldest first: repacking gives a backup a new commit. Each still finds it.
+    pub replaces: Vec<BackupId>,
     /// What it protects.
     pub kind: BackupKind,
     /// The host that the data came from, as the caller named it.
@@ -191,6 +193,7 @@ impl Backup {
     pub(crate) fn from_body(id: BackupId, place: Place, body: BackupBody) -> Result<Self> {
         Ok(Self {
             id,
+            replaces: Vec::new(),
             kind: (body.kind.parse())
                 .map_err(|_| Error::damaged("backup body", place.key(), "its kind is not valid"))?,
             host: body.host,

@@ -38,8 +38,8 @@ impl Repository {
         self.listed(&history)
     }
 
-    /// The backup called `name`: `latest`, an id, or the beginning of one id only (at least 4 digits). Other
-    /// backups need not be readable.
+    /// The backup called `name`: `latest`, an id, or the beginning of the ids of one backup only (at least 4 digits). Ids that a
+    /// backup had before it was replaced count. Other backups need not be readable.
     ///
     /// # Errors
     ///
@@ -55,11 +55,10 @@ impl Repository {
         if name.len() < 4 {
             return Err(Error::invalid("backup", format!("{name:?} is shorter than 4 digits")));
         }
-        let mut found = history.commits.values().filter(|commit| commit.id.to_string().starts_with(name));
-        match (found.next(), found.next()) {
-            (Some(commit), None) => self.inner.read_backup(commit, &Control::default()),
-            (Some(_), Some(_)) => Err(Error::invalid("backup", format!("several backups begin with {name}"))),
-            (None, _) => Err(Error::not_found("backup", name)),
+        match history.find_all(name).as_slice() {
+            [] => Err(Error::not_found("backup", name)),
+            [commit] => self.inner.read_backup(commit, &Control::default()),
+            _ => Err(Error::invalid("backup", format!("several backups begin with {name}"))),
         }
     }
 
@@ -159,7 +158,8 @@ impl Inner {
         let bytes = self.get(&key, limits::BODY, control)?;
         verify_name("backup body", key.as_str(), name, &bytes)?;
         let body = self.keys.open(ObjectType::Body, key.as_str(), &bytes)?;
-        Backup::from_body(commit.id, place, BackupBody::decode(&body, key.as_str())?)
+        let backup = Backup::from_body(commit.id, place, BackupBody::decode(&body, key.as_str())?)?;
+        Ok(Backup { replaces: commit.content.replaces.clone(), ..backup })
     }
 
     /// Refuses a keyring that is older than `commit`: the storage lost the newest one, or hides it, or this handle

@@ -60,6 +60,8 @@ impl UnlockOptions {
 pub struct CommitSummary {
     /// The backup's id.
     pub id: BackupId,
+    /// Ids that it had before, oldest first: repacking gives a backup a new commit. Each still finds it.
+    pub replaces: Vec<BackupId>,
     /// When it was made, as its writer says.
     pub time: Timestamp,
     /// The session that made it.
@@ -70,6 +72,14 @@ pub struct CommitSummary {
     pub packs: u64,
     /// Their bytes on storage.
     pub bytes: u64,
+}
+
+impl CommitSummary {
+    /// Whether one of the ids that the backup has or had begins so.
+    #[must_use]
+    pub fn is_called(&self, beginning: &str) -> bool {
+        self.replaces.iter().chain([&self.id]).any(|id| id.to_string().starts_with(beginning))
+    }
 }
 
 impl LockedRepository {
@@ -191,6 +201,7 @@ pub(crate) fn signers(config: &Config) -> Result<Signers> {
 fn summary(commit: &Commit) -> CommitSummary {
     CommitSummary {
         id: commit.id,
+        replaces: commit.content.replaces.clone(),
         time: commit.content.time,
         session: commit.content.session,
         generation: commit.content.generation,

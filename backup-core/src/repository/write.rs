@@ -20,5 +20,6 @@ mod tests;
 pub use self::options::{BackupOptions, Parent};
 pub use self::session::BackupSession;
 pub(crate) use self::session::Inherited;
+pub(crate) use self::store::ChunkStore;
 pub use self::stream::StreamWriter;
 pub(crate) use self::transfer::{Earlier, source_of};

@@ -1,5 +1,7 @@
 //! The commit record: what a session decided, signed with the writer key.
 
+use std::collections::BTreeSet;
+
 use crate::crypto::{SigningKey, VerifyingKey, hash};
 use crate::error::{Error, Result};
 use crate::format::cbor;
@@ -14,6 +16,9 @@ pub(crate) const COMMIT_LABEL: &str = "backup/v1/commit";
 pub(crate) const REVOKE_LABEL: &str = "backup/v1/revoke";
 /// Most heads that one commit names: as many as there can be unmerged writers that matter.
 const MOST_HEADS: usize = 256;
+/// Most earlier ids that one commit has. A backup with as many is not replaced again: an id that was dropped could not be
+/// forgotten any more, and who names it would be told that something is missing.
+pub(crate) const MOST_REPLACED: usize = 256;
 
 /// What a commit says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub(crate) struct NewCommit {
     pub(crate) heads: Vec<BackupId>,
     /// When it was made: for people and for retention, never for safety.
     pub(crate) time: Timestamp,
+    /// All earlier ids of the same backup, oldest first. Empty for one that was never replaced.
+    pub(crate) replaces: Vec<BackupId>,
 }
 
 /// A commit whose signature was verified.
@@ -54,6 +61,9 @@ pub(crate) enum Outcome {
 impl NewCommit {
     /// The bytes of the outcome object.
     pub(crate) fn seal(&self, key: &SigningKey) -> Result<Vec<u8>> {
+        if self.replaces.len() > MOST_REPLACED {
+            return Err(Error::limit("earlier ids of a backup", to_u64(self.replaces.len()), to_u64(MOST_REPLACED)));
+        }
         let (seconds, nanoseconds) = self.time.to_unix();
         let payload = cbor::encode_map(|map| {
             map.bytes(1, self.repository.as_bytes());
@@ -70,6 +80,9 @@ impl NewCommit {
             });
             map.i64(11, seconds);
             map.u64(12, u64::from(nanoseconds));
+            if !self.replaces.is_empty() {
+                map.array(13, |array| self.replaces.iter().for_each(|id| array.bytes(id.as_bytes())));
+            }
         })?;
         let bytes = record::seal(COMMIT_LABEL, &payload, key)?;
         let length = to_u64(bytes.len());
@@ -84,6 +97,16 @@ impl Commit {
     /// The id of an outcome object with these bytes.
     pub(crate) fn id_of(bytes: &[u8]) -> BackupId {
         BackupId::new(*hash::object_name(bytes).as_bytes())
+    }
+
+    /// All ids of its backup that it knows, oldest first: those of the commits that it replaces, and its own.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &BackupId> {
+        self.content.replaces.iter().chain([&self.id])
+    }
+
+    /// The first id of its backup, which no replacement changes.
+    pub(crate) fn origin(&self) -> BackupId {
+        self.content.replaces.first().copied().unwrap_or(self.id)
     }
 
     /// The place of this commit's outcome object.
@@ -129,6 +152,21 @@ impl Outcome {
         }
         let (seconds, nanoseconds) = (map.required(11)?.i64()?, map.required(12)?.u32()?);
         let time = Timestamp::from_unix(seconds, nanoseconds).map_err(|_| map.damaged("its time is out of range"))?;
+        let mut replaces = Vec::new();
+        if let Some(list) = map.optional(13)? {
+            let mut list = list.array()?;
+            let count = list.remaining();
+            if count == 0 || count > to_u64(MOST_REPLACED) {
+                return Err(list.damaged(format!("it replaces {count} commits")));
+            }
+            while list.remaining() > 0 {
+                replaces.push(BackupId::new(list.required()?.fixed()?));
+            }
+            list.finish()?;
+            if replaces.iter().collect::<BTreeSet<_>>().len() != replaces.len() {
+                return Err(map.damaged("it replaces a commit twice"));
+            }
+        }
         map.finish()?;
         let content = NewCommit {
             repository,
@@ -142,6 +180,7 @@ impl Outcome {
             config,
             heads,
             time,
+            replaces,
         };
         Ok(Self::Committed(Box::new(Commit { id: Commit::id_of(bytes), content })))
     }
@@ -166,6 +205,7 @@ mod tests {
             config: Digest::new([8; 32]),
             heads: vec![BackupId::new([9; 32])],
             time: Timestamp::from_unix(1_790_000_000, 5).unwrap(),
+            replaces: vec![BackupId::new([11; 32]), BackupId::new([10; 32])],
         };
         let read = |bytes: &[u8], repository: u8| {
             Outcome::open(
@@ -187,5 +227,51 @@ mod tests {
             assert!(read(&changed, 3).is_err(), "byte {position}");
             assert!(read(&bytes[..position], 3).is_err(), "cut at {position}");
         }
+    }
+    #[test]
+    fn earlier_ids_are_bounded_and_each_there_once() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let read = |replaces: &[BackupId], is_there: bool| {
+            let payload = cbor::encode_map(|map| {
+                map.bytes(1, &[3; 16]);
+                map.bytes(2, &[4; 16]);
+                map.u64(3, 7);
+                map.bytes(4, &[5; 32]);
+                map.array(5, |_| ());
+                map.bytes(6, &[7; 32]);
+                map.u64(7, 0);
+                map.u64(8, 0);
+                map.bytes(9, &[8; 32]);
+                map.array(10, |_| ());
+                map.i64(11, 0);
+                map.u64(12, 0);
+                if is_there {
+                    map.array(13, |array| replaces.iter().for_each(|id| array.bytes(id.as_bytes())));
+                }
+            });
+            let bytes = record::seal(COMMIT_LABEL, &payload.unwrap(), &key).unwrap();
+            let public = key.verifying_key();
+            match Outcome::open(&bytes, &public, &public, RepositoryId::new([3; 16]), "sessions/x") {
+                Ok(Outcome::Committed(commit)) => {
+                    let again = commit.content.seal(&key).unwrap();
+                    assert_eq!(again, bytes, "one encoding for each commit");
+                    Some((commit.ids().copied().collect::<Vec<_>>(), commit.origin(), commit.id))
+                }
+                Ok(outcome) => panic!("{outcome:?}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+                    None
+                }
+            }
+        };
+        let ids: Vec<BackupId> =
+            (0..257u16).map(|n| BackupId::new(*hash::digest(&n.to_le_bytes()).as_bytes())).collect();
+        let (all, origin, id) = read(&[], false).unwrap();
+        assert_eq!((all, origin), (vec![id], id));
+        let (all, origin, id) = read(&ids[..256], true).unwrap();
+        assert_eq!((&all[..256], all[256], origin), (&ids[..256], id, ids[0]));
+        assert_eq!(read(&[], true), None, "an empty list is left out");
+        assert_eq!(read(&ids, true), None, "more than 256");
+        assert_eq!(read(&[ids[0], ids[1], ids[0]], true), None, "one of them twice");
     }
 }

@@ -13,7 +13,6 @@ use crate::limits;
 use crate::session::collection::{self, CollectionOutcome, Final};
 use crate::session::commit::{Commit, Outcome};
 use crate::storage::{Storage, StorageError, list_all};
-use crate::time::Timestamp;
 
 /// How often the history is read anew because a collection ended meanwhile.
 const ATTEMPTS: usize = 8;
@@ -21,11 +20,17 @@ const ATTEMPTS: usize = 8;
 /// The history of a repository as it was read, and everything in it that is not as it must be.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Commits that are valid and not forgotten.
+    /// The backups: of each, the one commit that is shown.
     pub(crate) commits: BTreeMap<BackupId, Commit>,
-    /// Commits that are valid, forgotten ones included: their packs are there until a collection.
+    /// Commits that are valid, not forgotten and not replaced: what they need is kept. Where several programs replaced a
+    /// backup at the same time, it has several.
+    pub(crate) live: BTreeMap<BackupId, Commit>,
+    /// Commits that are valid, forgotten and replaced ones included: their packs are there until a collection.
     pub(crate) valid: BTreeMap<BackupId, Commit>,
+    /// What forget records name. That is not all that is forgotten, see [`is_forgotten`](Self::is_forgotten).
     pub(crate) forgotten: BTreeSet<BackupId>,
+    /// For every id that a valid commit has or replaces, the first id of that backup.
+    pub(in crate::session) origins: BTreeMap<BackupId, BackupId>,
     /// Packs, and bodies and index objects, that a collection condemned: nothing new may refer to them.
     pub(crate) condemned: HashSet<ObjectName>,
     /// Those of them that a final names: somebody may delete them at any time, if they are not gone.
@@ -133,53 +138,8 @@ impl History {
         for commit in history.valid.values() {
             history.indexes.extend(&commit.content.indexes);
         }
-        let forgotten = &history.forgotten;
-        history.commits =
-            history.valid.iter().filter(|(id, _)| !forgotten.contains(*id)).map(|(id, c)| (*id, c.clone())).collect();
+        history.settle();
         Ok(history)
-    }
-
-    /// Commits that no other known commit names: what a new commit names.
-    pub(crate) fn heads(&self) -> Vec<BackupId> {
-        let named: BTreeSet<&BackupId> = self.valid.values().flat_map(|commit| &commit.content.heads).collect();
-        self.valid.keys().filter(|id| !named.contains(id)).copied().collect()
-    }
-
-    /// Commits that a known commit names and that are not there: withheld, or forgotten and collected.
-    pub(crate) fn missing(&self) -> BTreeSet<BackupId> {
-        let named = self.valid.values().flat_map(|commit| &commit.content.heads);
-        named.filter(|id| !self.valid.contains_key(*id) && !self.forgotten.contains(*id)).copied().collect()
-    }
-
-    /// The commits, oldest first: a commit always stands behind those that it names, whatever its clock said;
-    /// otherwise by time.
-    pub(crate) fn in_order(&self) -> Vec<&Commit> {
-        let mut followers: BTreeMap<&BackupId, Vec<&Commit>> = BTreeMap::new();
-        let mut open: BTreeMap<&BackupId, usize> = BTreeMap::new();
-        for commit in self.valid.values() {
-            let known: BTreeSet<&BackupId> =
-                commit.content.heads.iter().filter(|head| self.valid.contains_key(*head)).collect();
-            open.insert(&commit.id, known.len());
-            for head in known {
-                followers.entry(head).or_default().push(commit);
-            }
-        }
-        let begin = |commit: &Commit| (commit.content.time, commit.id);
-        let mut ready: BTreeSet<(Timestamp, BackupId)> =
-            self.valid.values().filter(|commit| open.get(&commit.id) == Some(&0)).map(begin).collect();
-        let mut order = Vec::with_capacity(self.valid.len());
-        while let Some((time, id)) = ready.pop_first() {
-            order.extend(self.commits.get(&id));
-            for follower in followers.remove(&id).unwrap_or_default() {
-                if let Some(left) = open.get_mut(&follower.id) {
-                    *left = left.saturating_sub(1);
-                    if *left == 0 {
-                        ready.insert((follower.content.time.max(time), follower.id));
-                    }
-                }
-            }
-        }
-        order
     }
 
     /// Newest mark and condemned packs; returns the newest final.

@@ -17,17 +17,17 @@ use crate::storage::{
 use crate::time::Timestamp;
 use crate::{Error, ErrorKind, Result};
 
-const REPOSITORY: RepositoryId = RepositoryId::new([1; 16]);
+pub(super) const REPOSITORY: RepositoryId = RepositoryId::new([1; 16]);
 
-struct Fixture {
-    storage: Arc<MemoryStorage>,
-    writer: SigningKey,
-    maintenance: SigningKey,
+pub(super) struct Fixture {
+    pub(super) storage: Arc<MemoryStorage>,
+    pub(super) writer: SigningKey,
+    pub(super) maintenance: SigningKey,
     entropy: SeededEntropy,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             storage: Arc::new(MemoryStorage::default()),
             writer: SigningKey::from_seed(&[2; 32]),
@@ -36,7 +36,7 @@ impl Fixture {
         }
     }
 
-    fn signers(&self) -> Signers {
+    pub(super) fn signers(&self) -> Signers {
         Signers {
             repository: REPOSITORY,
             writer: self.writer.verifying_key(),
@@ -44,22 +44,22 @@ impl Fixture {
         }
     }
 
-    fn open(&self, storage: &dyn Storage) -> Result<(SessionWriter, History)> {
+    pub(super) fn open(&self, storage: &dyn Storage) -> Result<(SessionWriter, History)> {
         self.open_as(storage, false)
     }
 
     fn open_as(&self, storage: &dyn Storage, single_writer: bool) -> Result<(SessionWriter, History)> {
         let records = Records { storage, signers: &self.signers(), each: &in_turn };
-        SessionWriter::open(&records, single_writer, &self.entropy, Timestamp::UNIX_EPOCH)
+        SessionWriter::open(&records, single_writer, 0, &self.entropy, Timestamp::UNIX_EPOCH)
     }
 
-    fn commit(&self, session: &SessionWriter, history: &History, seconds: i64) -> Result<BackupId> {
+    pub(super) fn commit(&self, session: &SessionWriter, history: &History, seconds: i64) -> Result<BackupId> {
         let commit = self.record(session, history, seconds);
         let records = Records { storage: &*self.storage, signers: &self.signers(), each: &in_turn };
         session.commit(&records, history, &commit, &self.writer)
     }
 
-    fn record(&self, session: &SessionWriter, history: &History, seconds: i64) -> NewCommit {
+    pub(super) fn record(&self, session: &SessionWriter, history: &History, seconds: i64) -> NewCommit {
         NewCommit {
             repository: REPOSITORY,
             session: session.session,
@@ -72,14 +72,15 @@ impl Fixture {
             config: Digest::new([8; 32]),
             heads: history.heads(),
             time: Timestamp::from_unix(seconds, 0).unwrap(),
+            replaces: Vec::new(),
         }
     }
 
-    fn put(&self, place: Place, bytes: Vec<u8>) {
+    pub(super) fn put(&self, place: Place, bytes: Vec<u8>) {
         self.storage.put(&place.key(), bytes.into(), PutMode::Create).unwrap();
     }
 
-    fn history(&self) -> History {
+    pub(super) fn history(&self) -> History {
         self.history_of(&*self.storage).unwrap()
     }
 
@@ -88,7 +89,7 @@ impl Fixture {
     }
 }
 
-fn in_turn(count: usize, work: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+pub(super) fn in_turn(count: usize, work: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
     (0..count).try_for_each(work)
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct SessionWriter {
 }
 
 impl SessionWriter {
-    /// Opens a session (W0, W1) and reads the history that it may refer to (W2).
+    /// Opens a session (W0, W1) and reads the history that it may refer to (W2). Its generation is `least` or more: a
+    /// replacement must not have a smaller one than what it replaces.
     ///
     /// # Errors
     ///
@@ -35,6 +36,7 @@ impl SessionWriter {
     pub(crate) fn open(
         records: &Records<'_>,
         single_writer: bool,
+        least: u32,
         entropy: &dyn Entropy,
         now: Timestamp,
     ) -> Result<(Self, History)> {
@@ -45,20 +47,37 @@ impl SessionWriter {
         if !single_writer {
             probe(storage, entropy)?;
         }
+        let (mut opened, history) = Self::open_several(records, &History::default(), least, 1, entropy, now)?;
+        Ok((opened.pop().ok_or(Error::Internal("no session was opened"))?, history))
+    }
+
+    /// Opens `count` sessions of one generation, `least` or more, and reads the history that they may refer to. `known` is an
+    /// earlier reading of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open). Then none is open, but where the storage says so.
+    pub(crate) fn open_several(
+        records: &Records<'_>,
+        known: &History,
+        least: u32,
+        count: usize,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+    ) -> Result<(Vec<Self>, History)> {
+        let storage = records.storage;
         for _ in 0..ATTEMPTS {
-            let before = History::read(records)?;
-            let generation = before.newest_mark.saturating_add(1);
-            let mut id = [0; 16];
-            entropy.fill(&mut id)?;
-            let opened = Self { session: SessionId::new(id), generation };
-            let (key, bytes) = opened.mark(now)?;
-            storage.put(&key, bytes, PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
-            match before.read_again(records) {
+            let before = known.read_again(records)?;
+            let generation = before.newest_mark.saturating_add(1).max(least);
+            let mut opened = Vec::with_capacity(count);
+            let read = Self::marks(storage, generation, count, entropy, now, &mut opened)
+                .and_then(|()| before.read_again(records));
+            match read {
                 Ok(history) if history.newest_mark < generation => return Ok((opened, history)),
-                // A collection marked packs between W0 and W2: this session might refer to them unseen.
-                Ok(_) => opened.abandon(storage),
+                // A collection marked packs between W0 and W2: these sessions might refer to them unseen.
+                Ok(_) => opened.iter().for_each(|session| session.abandon(storage)),
                 Err(error) => {
-                    opened.abandon(storage);
+                    opened.iter().for_each(|session| session.abandon(storage));
                     return Err(error);
                 }
             }
@@ -68,6 +87,26 @@ impl SessionWriter {
             reason: "collections kept overtaking the session".into(),
             transient: true,
         })
+    }
+
+    /// Puts the marks of new sessions (W1).
+    fn marks(
+        storage: &dyn Storage,
+        generation: u32,
+        count: usize,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+        opened: &mut Vec<Self>,
+    ) -> Result<()> {
+        for _ in 0..count {
+            let mut id = [0; 16];
+            entropy.fill(&mut id)?;
+            let session = Self { session: SessionId::new(id), generation };
+            let (key, bytes) = session.mark(now)?;
+            storage.put(&key, bytes, PutMode::Create).map_err(|error| Error::storage("put", &key, error))?;
+            opened.push(session);
+        }
+        Ok(())
     }
 
     /// The session's mark `open`.

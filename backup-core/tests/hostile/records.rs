@@ -168,8 +168,9 @@ fn commits(cases: &mut Cases) {
             put_commit(storage, repository, &key, &commit)
         });
     };
-    with("commit-unknown-field", "commit: fields below 128 are known", &|commit| commit.with(13, 0));
+    with("commit-unknown-field", "commit: fields below 128 are known", &|commit| commit.with(14, 0));
     with("commit-missing-field", "commit: no field is missing", &|commit| commit.without(10));
+    with("commit-replaces", "commit: an earlier id has 32 bytes", &|commit| commit.with(13, list([[0; 31].into()])));
     with("commit-index", "commit: a name has 32 bytes", &|commit| commit.with(5, list([[0; 31].into()])));
     cases.rule(12);
     let mut with = |name, rule, change: &dyn Fn(Item) -> Item| {
@@ -181,6 +182,13 @@ fn commits(cases: &mut Cases) {
     with("commit-repository", "commit: it is of this repository", &|commit| commit.with(1, [0; 16]));
     with("commit-session", "commit: it is of the session of its key", &|commit| commit.with(2, [0; 16]));
     with("commit-generation", "commit: it is of the generation of its key", &|commit| commit.with(3, 2));
+    with("commit-replaces-empty", "commit: it replaces nothing or at least one", &|commit| commit.with(13, list([])));
+    with("commit-replaces-twice", "commit: it replaces each once", &|commit| {
+        commit.with(13, list([[1; 32].into(), [2; 32].into(), [1; 32].into()]))
+    });
+    let id = |number: u16| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let many = Item::Array((0..257).map(|number| id(number).into()).collect());
+    with("commit-replaces-many", "commit: it replaces at most 256", &|commit| commit.with(13, many.clone()));
     with("commit-config", "commit: it names the config's hash", &|commit| commit.with(9, [0; 32]));
     cases.rule(14);
     let mut with = |name, rule, change: &dyn Fn(Item) -> Item| {

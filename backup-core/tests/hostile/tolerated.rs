@@ -215,6 +215,85 @@ fn history(states: &mut States) {
         let (key, bytes) = testing::forget(repository, repository.backups().unwrap()[0].id).unwrap();
         overwrite(storage, &key, bytes);
     });
+    let finale = |storage: &MemoryStorage, repository: &Repository, kept: &[Key]| {
+        let checkpoint: Vec<Vec<u8>> = kept.iter().map(|key| get(storage, key)).collect();
+        let indexes: Vec<_> = keys_of(storage, "index/")
+            .iter()
+            .map(|key| key.as_str().rsplit('/').next().unwrap().parse().unwrap())
+            .collect();
+        let (key, bytes) = testing::collection_final(repository, 1, &[], &checkpoint, &indexes).unwrap();
+        overwrite(storage, &key, bytes);
+    };
+    // A commit beside the first one, with the same body: its storage key and its payload.
+    let beside = |storage: &MemoryStorage, number: u8, generation: u8| {
+        let first = Item::decode(&testing::record_payload(&get(storage, &outcomes(storage)[0])).unwrap());
+        let session = [number; 16];
+        let key = format!("sessions/{generation:08x}/{}/outcome", SessionId::new(session));
+        (Key::new(key).unwrap(), first.with(2, session).with(3, u64::from(generation)))
+    };
+    let put = |storage: &MemoryStorage, repository: &Repository, commit: &(Key, Item)| {
+        let bytes = record(&seeds(repository)[0], "backup/v1/commit", &commit.1.encode()).encode();
+        let id = *blake3::hash(&bytes).as_bytes();
+        overwrite(storage, &commit.0, bytes);
+        id
+    };
+    let id_of = |storage: &MemoryStorage, key: &Key| *blake3::hash(&get(storage, key)).as_bytes();
+    let replace =
+        |storage: &MemoryStorage, repository: &Repository, number: u8, generation: u8, earlier: &[[u8; 32]]| {
+            let (key, commit) = beside(storage, number, generation);
+            let commit = commit.with(13, Item::Array(earlier.iter().map(|id| (*id).into()).collect()));
+            put(storage, repository, &(key, commit))
+        };
+    states.add("backup-replaced", "commit: one that a valid one replaces is not shown", |storage, repository| {
+        let first = id_of(storage, &outcomes(storage)[0]);
+        replace(storage, repository, 0xab, 1, &[first]);
+    });
+    states.add("backup-replaced-twice", "commit: what replaces one replaces all before", |storage, repository| {
+        let first = id_of(storage, &outcomes(storage)[0]);
+        let second = replace(storage, repository, 0xab, 1, &[first]);
+        replace(storage, repository, 0xff, 2, &[first, second]);
+    });
+    states.add(
+        "backup-replaced-beside",
+        "commit: a backup that was replaced by two is shown once",
+        |storage, repository| {
+            let first = id_of(storage, &outcomes(storage)[0]);
+            replace(storage, repository, 0xab, 1, &[first]);
+            replace(storage, repository, 0xff, 2, &[first]);
+            replace(storage, repository, 0xfe, 2, &[first]);
+        },
+    );
+    states.add(
+        "backup-replaced-older",
+        "commit: one of a smaller generation replaces nothing",
+        |storage, repository| {
+            let (key, commit) = beside(storage, 0xab, 2);
+            let newer = put(storage, repository, &(key, commit));
+            replace(storage, repository, 0xff, 1, &[newer]);
+        },
+    );
+    states.add("backup-replaced-void", "commit: one that is not valid replaces nothing", |storage, repository| {
+        let kept = outcomes(storage);
+        let first = id_of(storage, &kept[0]);
+        finale(storage, repository, &kept);
+        replace(storage, repository, 0xff, 1, &[first]);
+    });
+    states.add(
+        "backup-replaced-forgotten",
+        "forget: what replaces a forgotten backup is forgotten",
+        |storage, repository| {
+            let first = id_of(storage, &outcomes(storage)[0]);
+            replace(storage, repository, 0xff, 1, &[first]);
+            let (key, bytes) = testing::forget(repository, backup_core::id::BackupId::new(first)).unwrap();
+            overwrite(storage, &key, bytes);
+        },
+    );
+    states.add("backup-replacement-forgotten", "forget: a backup does not come back", |storage, repository| {
+        let first = id_of(storage, &outcomes(storage)[0]);
+        let second = replace(storage, repository, 0xff, 1, &[first]);
+        let (key, bytes) = testing::forget(repository, backup_core::id::BackupId::new(second)).unwrap();
+        overwrite(storage, &key, bytes);
+    });
     states.add("collection-begun", "collection: one without mark means nothing", |storage, _| {
         overwrite(storage, &Key::new("collections/00000001/open").unwrap(), *b"");
     });
@@ -231,15 +310,6 @@ fn history(states: &mut States) {
         let bytes = record(&seeds(repository)[1], "backup/v1/collection-abort", &payload).encode();
         overwrite(storage, &Key::new("collections/00000001/outcome").unwrap(), bytes);
     });
-    let finale = |storage: &MemoryStorage, repository: &Repository, kept: &[Key]| {
-        let checkpoint: Vec<Vec<u8>> = kept.iter().map(|key| get(storage, key)).collect();
-        let indexes: Vec<_> = keys_of(storage, "index/")
-            .iter()
-            .map(|key| key.as_str().rsplit('/').next().unwrap().parse().unwrap())
-            .collect();
-        let (key, bytes) = testing::collection_final(repository, 1, &[], &checkpoint, &indexes).unwrap();
-        overwrite(storage, &key, bytes);
-    };
     states.add("checkpoint", "commit: one of a checkpoint is valid without its slot", |storage, repository| {
         let outcomes = outcomes(storage);
         finale(storage, repository, &outcomes);

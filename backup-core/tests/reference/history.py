@@ -18,8 +18,9 @@ _FORGET = re.compile(r"forgets/([0-9a-f]{64})\Z")
 
 @dataclass
 class History:
-    # Valid commits by the id of their backup, forgotten ones included.
+    # Valid commits by their ids, forgotten and replaced ones included.
     valid: dict[bytes, Commit] = field(default_factory=dict)
+    # What forget records name.
     forgotten: set[bytes] = field(default_factory=set)
     final: Final | None = None
     # Records that do not count, commits for another config, and backups that are named and not there. They keep
@@ -35,31 +36,53 @@ class History:
 
     def backups(self) -> list[Commit]:
         """What is to be shown, in causal order. Forgotten ones take part in the order."""
-        return [commit for commit in self.causal_order() if commit.backup not in self.forgotten]
+        shown = []
+        for first in self.causal_order():
+            live = [commit for commit in self.valid.values() if commit.ids[0] == first and self.is_live(commit)]
+            if live:
+                # Of those of the greatest generation, those that replace the most; then the smallest id.
+                live.sort(key=lambda commit: commit.backup)
+                shown.append(max(live, key=lambda commit: (commit.generation, len(commit.replaces))))
+        return shown
 
-    def causal_order(self) -> list[Commit]:
-        """A commit behind every one that it names; else by (time, id), times raised to that of the last before."""
-        waiting: dict[bytes, int] = {}
-        successors: dict[bytes, list[Commit]] = {}
+    def is_live(self, commit: Commit) -> bool:
+        if not self.forgotten.isdisjoint(commit.ids):
+            return False
+        return not any(
+            commit.backup in other.replaces and other.generation >= commit.generation for other in self.valid.values()
+        )
+
+    def known(self) -> dict[bytes, bytes]:
+        """For every id that a backup has or had, the first that it had."""
+        return {one: commit.ids[0] for commit in self.valid.values() for one in commit.ids}
+
+    def causal_order(self) -> list[bytes]:
+        """The first ids of the backups: each behind every one that it names; else by (time, id), times raised to
+        that of the last before."""
+        known = self.known()
+        before: dict[bytes, set[bytes]] = {}
         times: dict[bytes, tuple[int, int]] = {}
-        free: list[tuple[tuple[int, int], bytes]] = []
         for commit in self.valid.values():
-            before = {head for head in commit.heads if head in self.valid}
-            waiting[commit.backup] = len(before)
-            times[commit.backup] = commit.time
-            for head in before:
-                successors.setdefault(head, []).append(commit)
-            if not before:
-                heapq.heappush(free, (commit.time, commit.backup))
+            first = commit.ids[0]
+            named = {known[head] for head in commit.heads if head in known} - {first}
+            before.setdefault(first, set()).update(named)
+            times[first] = min(times.get(first, commit.time), commit.time)
+        free = [(times[first], first) for first in before if not before[first]]
+        heapq.heapify(free)
+        waiting = {first for first in before if before[first]}
         ordered = []
-        while free:
-            time, backup = heapq.heappop(free)
-            ordered.append(self.valid[backup])
-            for commit in successors.get(backup, []):
-                times[commit.backup] = max(times[commit.backup], time)
-                waiting[commit.backup] -= 1
-                if waiting[commit.backup] == 0:
-                    heapq.heappush(free, (times[commit.backup], commit.backup))
+        while free or waiting:
+            # Those that wait for each other come all the same.
+            time, first = heapq.heappop(free) if free else min((times[first], first) for first in waiting)
+            waiting.discard(first)
+            ordered.append(first)
+            for other in list(waiting):
+                if first in before[other]:
+                    before[other].remove(first)
+                    times[other] = max(times[other], time)
+                    if not before[other]:
+                        waiting.remove(other)
+                        heapq.heappush(free, (times[other], other))
         return ordered
 
 
@@ -68,11 +91,12 @@ def read_history(storage: Storage, config: Config) -> History:
     _read_collections(storage, config, history)
     _read_outcomes(storage, config, history)
     _read_forgets(storage, config, history)
+    known = history.known()
     for commit in history.valid.values():
         if commit.config != blake3(config.document).digest():
             history.findings.append(Damaged(commit.place, "it was made for another config"))
         for head in commit.heads:
-            if head not in history.valid and head not in history.forgotten:
+            if head not in known and head not in history.forgotten:
                 history.findings.append(Missing(commit.place, f"it names backup {head.hex()}, which is not there"))
     return history
 

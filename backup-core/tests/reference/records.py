@@ -17,6 +17,8 @@ MARK = "backup/v1/collection-mark"
 FINAL = "backup/v1/collection-final"
 ABORT = "backup/v1/collection-abort"
 
+MAXIMUM_REPLACED = 256
+
 
 def read_record(place: str, data: bytes, config: Config, labels: tuple[str, ...]) -> tuple[str, Fields]:
     """Label and payload of a genuine record of this repository."""
@@ -51,9 +53,16 @@ class Commit:
     config: bytes
     heads: list[bytes]
     time: tuple[int, int]
+    replaces: list[bytes]
+
+    @property
+    def ids(self) -> list[bytes]:
+        """All that the backup was ever called, as far as this commit knows, the first one first."""
+        return [*self.replaces, self.backup]
 
 
 def read_commit(place: str, data: bytes, fields: Fields) -> Commit:
+    earlier = fields.optional(13)
     commit = Commit(
         place=place,
         backup=blake3(data).digest(),
@@ -67,8 +76,13 @@ def read_commit(place: str, data: bytes, fields: Fields) -> Commit:
         config=fields.required(9).identifier(),
         heads=[item.identifier() for item in fields.required(10).array()],
         time=fields.time(11),
+        replaces=[item.identifier() for item in earlier.array()] if earlier else [],
     )
     fields.close()
+    if earlier and not 1 <= len(commit.replaces) <= MAXIMUM_REPLACED:
+        raise Damaged(place, "it replaces none or too many")
+    if len(set(commit.replaces)) != len(commit.replaces):
+        raise Damaged(place, "it replaces a commit twice")
     return commit
 
 

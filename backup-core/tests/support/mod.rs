@@ -3,6 +3,7 @@
 
 pub mod cbor;
 pub mod forger;
+pub mod hooked;
 pub mod mutation;
 pub mod tree;
 pub mod vectors;
@@ -101,6 +102,18 @@ pub fn verify(repository: &Repository, level: VerifyLevel) -> backup_core::Resul
 pub fn assert_sound(repository: &Repository) {
     let report = verify(repository, VerifyLevel::Content).unwrap();
     assert!(report.ok, "{:#?}", report.findings);
+}
+
+/// What collections do of closures that no backup names: those that name a pack that is gone are gone as well.
+pub fn assert_closures_name_packs(storage: &MemoryStorage, what: &str) {
+    for key in forger::keys_of(storage, "closures/") {
+        let closure = storage.get(&key, u64::MAX).unwrap();
+        for entry in closure[16..].chunks_exact(40) {
+            let name: String = entry[..32].iter().map(|byte| format!("{byte:02x}")).collect();
+            let pack = format!("packs/{}/{name}", &name[..2]).parse().unwrap();
+            assert!(storage.stat(&pack).is_ok(), "{what}: {key} names {pack}, which is gone");
+        }
+    }
 }
 
 /// Whether everything is to be tried instead of the share that belongs to an ordinary run.

@@ -98,20 +98,19 @@ pub(crate) fn presence(
         findings.add(FindingKind::History, &missing.to_string(), "a commit that another names is not there")?;
     }
     if let Some(head) = options.expected_head
-        && !history.valid.contains_key(&head)
+        && !history.knows(&head)
         && !history.forgotten.contains(&head)
     {
         findings.add(FindingKind::History, &head.to_string(), "the expected backup is not there")?;
     }
-    for wanted in &options.backups {
-        if !history.commits.contains_key(wanted) {
-            return Err(Error::not_found("backup", wanted));
-        }
+    let mut wanted = BTreeSet::new();
+    for backup in &options.backups {
+        wanted.insert(history.find(backup).ok_or_else(|| Error::not_found("backup", backup))?.origin());
     }
     let commits: Vec<Commit> = history
-        .commits
+        .live
         .values()
-        .filter(|commit| options.backups.is_empty() || options.backups.contains(&commit.id))
+        .filter(|commit| options.backups.is_empty() || wanted.contains(&commit.origin()))
         .cloned()
         .collect();
     let listed = |prefix: &str| {

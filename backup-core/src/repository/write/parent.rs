@@ -38,7 +38,7 @@ impl Parents {
                 parents.read_next(inner, history, options)?;
             }
             Parent::Backup(id) => {
-                let commit = history.commits.get(id).ok_or_else(|| Error::not_found("backup", id))?;
+                let commit = history.find(id).ok_or_else(|| Error::not_found("backup", id))?;
                 parents.read.push(inner.read_backup(commit, &options.control)?);
             }
         }

@@ -75,7 +75,7 @@ impl BackupSession {
         let started = environment.now();
         let control = options.control.clone();
         let (writer, history) = inner.with_records(&control, |records| {
-            SessionWriter::open(records, inner.config.single_writer, &*environment.entropy, started)
+            SessionWriter::open(records, inner.config.single_writer, 0, &*environment.entropy, started)
         })?;
         let (parents, store) = Self::prepare(inner, &options, writer.session, &history)
             .inspect_err(|_| writer.abandon(&*inner.storage))?;
@@ -262,6 +262,7 @@ impl BackupSession {
             config: inner.config_hash,
             heads: self.history.heads(),
             time: inherited.time,
+            replaces: Vec::new(),
         };
         let id = inner.with_records(&self.control, |records| {
             self.writer.commit(records, &self.history, &commit, &inner.writer_key)

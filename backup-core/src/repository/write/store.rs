@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use hashbrown::HashSet;
 
-use crate::compress::Compressor;
+use crate::compress::{Codec, Compressor};
 use crate::content::{ChunkRef, Content, PageRef, PageSource, PageStore, Refs, walk_pages};
 use crate::error::{Error, Result};
 use crate::format::Padding;
@@ -282,10 +282,26 @@ impl ChunkStore {
         result
     }
 
+    /// Stores a chunk as it stands in another pack, unless it was stored before: `stored` is its payload, which the caller has
+    /// checked against its id.
+    pub(crate) fn store_payload(&self, entry: &PackEntry, stored: Vec<u8>) -> Result<()> {
+        if self.index.lookup(&entry.id).is_some() || !lock(&self.claimed)?.insert(entry.id) {
+            return Ok(());
+        }
+        let result = self.place(entry.kind, entry.id, entry.codec, entry.raw, stored);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
     fn pack(&self, compressor: &mut Compressor, kind: ChunkKind, id: ChunkId, data: &[u8]) -> Result<()> {
         let (codec, stored) = compressor.compress(data);
         let stored = stored.into_owned();
-        let raw = to_u32(data.len(), "chunk")?;
+        self.place(kind, id, codec, to_u32(data.len(), "chunk")?, stored)
+    }
+
+    fn place(&self, kind: ChunkKind, id: ChunkId, codec: Codec, raw: u32, stored: Vec<u8>) -> Result<()> {
         let [first, second] = &self.data;
         let (lane, target) = match kind {
             ChunkKind::Meta => (&self.meta, self.meta_target),

@@ -83,6 +83,7 @@ def commit_payload(commit: Commit, **changes: Any) -> dict[int, Any]:
         10: values["heads"],
         11: values["time"][0],
         12: values["time"][1],
+        **({13: values["replaces"]} if values["replaces"] else {}),
     }
 
 
@@ -96,7 +97,7 @@ def put_commit(forger: Forger, commit: Commit, rng: random.Random, **changes: An
 
 
 def check_order(site: Site, rng: random.Random) -> int:
-    """A graph of commits whose clocks are wrong, some forgotten, some naming what is not there."""
+    """A graph of commits whose clocks are wrong, some replaced, some forgotten, some naming what is not there."""
     forger = site.forger()
     (real,) = Repository(site.directory, PASSWORD).history().valid.values()
     known = [real.backup]
@@ -110,11 +111,19 @@ def check_order(site: Site, rng: random.Random) -> int:
         known.append(blake3(data).digest())
         if absent:
             missing.append(known[-1])
+    history = Repository(site.directory, PASSWORD).history()
+    for backup in rng.choices(known, k=8):
+        # Once or several times, one behind the other or side by side.
+        commit = rng.choice([commit for commit in history.valid.values() if commit.ids[0] == backup])
+        generation = commit.generation + rng.randrange(2)
+        put_commit(forger, commit, rng, replaces=commit.ids, generation=generation)
+        history = Repository(site.directory, PASSWORD).history()
     for backup in rng.sample(known, 4):
         forger.put(f"forgets/{backup.hex()}", forger.record("backup/v1/forget", {2: backup}))
     history = Repository(site.directory, PASSWORD).history()
     found = tuple(finding.place for finding in history.findings)
-    assert sorted(found) == sorted(history.valid[backup].place for backup in missing)
+    firsts = set(missing)
+    assert sorted(found) == sorted(commit.place for commit in history.valid.values() if commit.ids[0] in firsts)
     listed = site.agreed(found)
     assert len(listed) == len(known) - 4
     return len(listed)
