@@ -645,6 +645,13 @@ pub(crate) struct Collect {
     /// Collect although backups name others that are not there: in a place that got copies of some backups only
     #[arg(long)]
     pub(crate) partial_history: bool,
+    /// First store anew what backups need of packs of which they need less than PERCENT, 50 if none is given, so that these packs
+    /// go; needs the password
+    ///
+    /// Backups that need such packs get new ids. The old ones still find them.
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "50",
+        conflicts_with = "maintenance_key_file", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) repack: Option<u8>,
     #[command(flatten)]
     pub(crate) maintenance: MaintenanceKeyFile,
 }

@@ -3,14 +3,22 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use backup_core::archive::{ArchiveStorage, ExportOptions, export};
+use backup_core::copy::{CopyOptions, CopyReceipt, CopyStatus};
 use backup_core::id::BackupId;
 use backup_core::maintenance::{CollectOptions, CollectionState, OpenSessions, RepackOptions, RepackReport};
 use backup_core::repository::{LockedRepository, Repository, VerifyLevel, VerifyOptions};
+use backup_core::source::BlockSource;
 use backup_core::storage::{Key, MemoryStorage, PutMode, Storage};
 use support::forger::keys_of;
-use support::{assert_sound, control, environment, init_with, memory, noise, open, options, path, small_options};
+use support::{control, environment, init_with, memory, noise, open, options, path, small_options};
+
+/// Copiers have randomness of their own.
+static SEED: AtomicU64 = AtomicU64::new(1000);
 
 /// What a backup of this number has: a part that all have, and a part of its own.
 fn content(number: u64) -> Vec<u8> {
@@ -54,17 +62,33 @@ fn collect(repository: &Repository) {
     assert_eq!(report.state, CollectionState::Finished);
 }
 
+fn collect_copy(repository: &Repository) {
+    let report = repository.collect(&revoking().with_partial_history(true), &control(1)).unwrap();
+    assert_eq!(report.state, CollectionState::Finished);
+}
+
 fn repack(repository: &Repository) -> RepackReport {
     repository.repack(&RepackOptions::default(), &control(1)).unwrap()
 }
 
 /// Everything is as it must be, with and without the password.
 fn check(storage: &Arc<MemoryStorage>, expected: &[(BackupId, u64)], what: &str) {
+    check_as(storage, expected, what, false);
+}
+
+/// The same of a place to which no forget record came, so that the backups name one that is not there.
+fn check_copy(storage: &Arc<MemoryStorage>, expected: &[(BackupId, u64)], what: &str) {
+    check_as(storage, expected, what, true);
+}
+
+fn check_as(storage: &Arc<MemoryStorage>, expected: &[(BackupId, u64)], what: &str, is_partial: bool) {
     let repository = open(storage.clone(), 901).unwrap();
     assert_eq!(repository.backups().unwrap().len(), expected.len(), "{what}");
     expected.iter().for_each(|(id, number)| assert_restores(&repository, *id, *number, what));
-    assert_sound(&repository);
-    let report = locked(storage).verify(&VerifyOptions::new(VerifyLevel::Bytes), &control(1)).unwrap();
+    let level = |level| VerifyOptions::new(level).with_partial_history(is_partial);
+    let report = repository.verify(&level(VerifyLevel::Content), None, &control(1)).unwrap();
+    assert!(report.ok, "{what}: {:#?}", report.findings);
+    let report = locked(storage).verify(&level(VerifyLevel::Bytes), &control(1)).unwrap();
     assert!(report.ok, "{what}: {:#?}", report.findings);
 }
 
@@ -311,6 +335,112 @@ fn two_repackers_at_once() {
         support::assert_closures_name_packs(&storage, &what);
     }
     assert!(united > 0, "no two of them met");
+}
+
+fn copy_all(from: &Arc<MemoryStorage>, to: &Arc<MemoryStorage>) -> CopyReceipt {
+    let to: Arc<dyn Storage> = to.clone();
+    let environment = environment(SEED.fetch_add(1, Ordering::Relaxed));
+    let source = LockedRepository::open(from.clone(), environment).unwrap();
+    source.copy_to(&to, &CopyOptions::default(), &control(1)).unwrap()
+}
+
+/// Copies that have the backups as they were get their new commits, and lose what is replaced with their next collection.
+#[test]
+fn copies_follow() {
+    let base = base();
+    let expected = base.expected();
+    let to = memory();
+    assert!(copy_all(&base.storage, &to).ok);
+    let before = packs(&to);
+    let repository = open(base.storage.clone(), 2).unwrap();
+    repack(&repository);
+    let receipt = copy_all(&base.storage, &to);
+    assert!(receipt.ok, "{receipt:#?}");
+    assert!(receipt.backups.iter().all(|backup| backup.status == CopyStatus::Copied), "{receipt:#?}");
+    check_copy(&to, &expected, "both commits are there");
+    collect_copy(&open(to.clone(), 3).unwrap());
+    check_copy(&to, &expected, "the copy was collected");
+    assert!(packs(&to).len() < before.len() + 1 && !before.is_subset(&packs(&to)));
+    let there = packs(&to);
+    // Copied again: everything is there, whether the source was collected or not.
+    for _ in 0..2 {
+        let receipt = copy_all(&base.storage, &to);
+        assert!(receipt.ok, "{receipt:#?}");
+        assert!(receipt.backups.iter().all(|backup| backup.status == CopyStatus::Found), "{receipt:#?}");
+        assert_eq!(packs(&to), there, "index segments may come again, packs do not");
+        collect(&repository);
+    }
+    check_copy(&to, &expected, "copied again");
+
+    // Packed in both places: each backup is shown once, and the next repacking unites its commits.
+    let base = self::base();
+    let expected = base.expected();
+    let to = memory();
+    copy_all(&base.storage, &to);
+    let there = open(to.clone(), 4).unwrap();
+    repack(&there);
+    repack(&open(base.storage.clone(), 5).unwrap());
+    assert!(copy_all(&base.storage, &to).ok);
+    check_copy(&to, &expected, "from both places");
+    collect_copy(&there);
+    check_copy(&to, &expected, "from both places, collected");
+    assert_eq!(there.plan_repack(&RepackOptions::default(), &control(1)).unwrap().backups, 3);
+    repack(&there);
+    collect_copy(&there);
+    check_copy(&to, &expected, "united");
+    assert_eq!(there.plan_repack(&RepackOptions::default(), &control(1)).unwrap().backups, 0);
+    let before = packs(&to);
+    let receipt = copy_all(&base.storage, &to);
+    assert!(receipt.ok, "{receipt:#?}");
+    assert_eq!(packs(&to), before);
+    assert!(receipt.backups.iter().all(|backup| backup.copy.is_some_and(|copy| copy != backup.id)), "{receipt:#?}");
+    check_copy(&to, &expected, "what was replaced there does not come back");
+
+    // Forgotten there, by the id of then: that is respected.
+    there.forget(&base.made[1..2], &control(1)).unwrap();
+    let receipt = copy_all(&base.storage, &to);
+    assert_eq!(receipt.backups[0].status, CopyStatus::Forgotten);
+    check_copy(&to, &expected[1..], "forgotten at the copy");
+}
+
+/// A file in memory.
+struct File(Vec<u8>);
+
+impl BlockSource for File {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).unwrap();
+        let bytes = self.0.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[test]
+fn archives_have_the_new_commits() {
+    let base = base();
+    let repository = open(base.storage.clone(), 2).unwrap();
+    repack(&repository);
+    for round in 0..2 {
+        for backups in [base.made[1..].to_vec(), base.made[2..3].to_vec(), Vec::new()] {
+            let options = ExportOptions::default().with_backups(backups.clone());
+            let mut bytes = Vec::new();
+            export(&locked(&base.storage), &options, &mut bytes, &control(1)).unwrap();
+            let archive: Arc<dyn Storage> = Arc::new(ArchiveStorage::open(Arc::new(File(bytes)), "file").unwrap());
+            let opened = open(archive, 8).unwrap();
+            let mut expected = base.expected();
+            expected.retain(|(id, _)| backups.is_empty() || backups.contains(id));
+            assert_eq!(opened.backups().unwrap().len(), expected.len(), "round {round}");
+            expected.iter().for_each(|(id, number)| assert_restores(&opened, *id, *number, "archive"));
+            let partial = VerifyOptions::new(VerifyLevel::Content).with_partial_history(true);
+            let report = opened.verify(&partial, None, &control(1)).unwrap();
+            assert!(report.ok, "{:#?}", report.findings);
+        }
+        collect(&repository);
+    }
 }
 
 /// What is damaged keeps its pack: nothing that could still be mended goes. What nobody needs may be damaged.

@@ -53,6 +53,50 @@ fn forgetting_and_collecting_show_a_plan_and_then_do_it() {
 }
 
 #[test]
+fn repacking_shows_a_plan_and_then_makes_packs_smaller() {
+    let world = World::new();
+    let (shared, own) = (noise(2 << 20, 0), |number| noise(4 << 20, number));
+    let ids: Vec<String> = (1..=3)
+        .map(|number| {
+            fs::create_dir_all(world.path("tree")).unwrap();
+            let parts = [("tree/shared", shared.clone()), ("tree/own", own(number))];
+            parts.into_iter().for_each(|(name, bytes)| drop(world.file(name, bytes)));
+            world.create(["tree"])
+        })
+        .collect();
+    world.run(["forget", "--yes", &ids[0]]).success();
+    world.run(["collect", "--yes"]).success();
+    let before = packs(&world);
+    let plan = world.json(["collect", "--repack"]);
+    assert_eq!((plan["done"].as_bool(), plan["repack"]["backups"].as_u64()), (Some(false), Some(2)), "{plan}");
+    assert!(plan["repack"]["replaced"]["packs"].as_u64().unwrap() > 0, "{plan}");
+    assert_eq!((packs(&world), world.backups()), (before, ids[1..].to_vec()), "nothing was changed");
+    let text = world.run(["collect", "--repack=100"]).success().text();
+    assert!(text.contains("replaces") && text.contains("--yes"), "{text}");
+    world.run(["collect", "--repack=0"]).code(2);
+    world.run(["collect", "--repack=101"]).code(2);
+    world.run(["collect", "--repack", "--maintenance-key-file", "key"]).code(2);
+
+    let done = world.json(["collect", "--yes", "--repack"]);
+    assert_eq!((done["done"].as_bool(), done["complete"].as_bool()), (Some(true), Some(true)), "{done}");
+    assert_eq!(done["report"]["deleted"]["packs"], done["repack"]["replaced"]["packs"], "{done}");
+    assert!(done["repack"]["written"]["bytes"].as_u64() < done["repack"]["replaced"]["bytes"].as_u64(), "{done}");
+    let listed = world.json(["list"]);
+    for (backup, id) in listed["backups"].as_array().unwrap().iter().zip(&ids[1..]) {
+        assert_eq!(backup["replaces"], serde_json::json!([id]));
+    }
+    // The id that was written down still names the backup.
+    world.run(["verify"]).success();
+    world.run(["verify", "--backup", &ids[1]]).success();
+    world.run(["restore", &ids[1][..8], "--to", "out"]).success();
+    world.run(["forget", "--yes", &ids[1]]).success();
+    assert_eq!(world.backups().len(), 1);
+    let text = world.run(["collect", "--yes", "--repack"]).success().text();
+    assert!(text.contains("replaced") || text.contains("deleted"), "{text}");
+    world.run(["verify"]).success();
+}
+
+#[test]
 fn unknown_backups_and_empty_policies_are_refused() {
     let (world, ids) = three_backups();
     world.run(["forget", "--yes", &ids[0], "00000000"]).code(1).says("backup not found");
