@@ -85,6 +85,12 @@ impl Unlock {
         Self::read(&source, to.to_key_file.as_deref(), output)
     }
 
+    /// Whether there is something to open the repository with, without asking.
+    pub(crate) fn is_given(global: &Global) -> Result<bool, Failure> {
+        let source = Source::existing(global, |name| std::env::var_os(name))?;
+        Ok(global.recovery_key_file.is_some() || !matches!(source, Source::Prompt { .. }))
+    }
+
     /// Whether a password for the destination of a copy is given or can be asked for.
     pub(crate) fn has_destination(to: &ToPassword) -> Result<bool, Failure> {
         Ok(Source::of_destination(to)?.is_some() || io::stderr().is_terminal())

@@ -4,6 +4,7 @@
 //! they are, each compared with the hash that is its name. [`Repository::copy_to`](crate::repository::Repository::copy_to)
 //! reads backups and makes them anew in a repository with other keys.
 
+mod anew;
 mod arrivals;
 mod keys;
 mod objects;

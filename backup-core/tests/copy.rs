@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backup_core::copy::{CopyOptions, CopyReceipt, CopyStatus};
+use backup_core::copy::{CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
 use backup_core::id::{BackupId, ObjectName};
 use backup_core::keys::Credential;
+use backup_core::maintenance::{CollectOptions, CollectionState};
 use backup_core::progress::Event;
 use backup_core::repository::{
     Backup, BackupOptions, Environment, LockedRepository, Repository, VerifyLevel, VerifyOptions,
@@ -756,4 +757,120 @@ fn receipts_survive_as_json() {
     let read: CopyReceipt = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), text);
     assert_eq!(read.backups.len(), 3);
+}
+
+/// The destination collected up to the generation of the commit, or further: with the password the backup is put under a
+/// commit that is signed anew, is found under the id that was written down, and is not copied twice.
+#[test]
+fn what_a_collection_keeps_from_arriving_is_signed_anew_with_the_password() {
+    let (from, _, ids) = source();
+    let to = memory();
+    assert!(copy(from.clone(), &to, &CopyOptions::default().with_backups(vec![ids[0]])).unwrap().ok);
+    let there = open(to.clone(), 3).unwrap();
+    let collected = there.collect(&CollectOptions::default(), &control(1)).unwrap();
+    assert_eq!(collected.state, CollectionState::Finished);
+    let refused = copy_all(&from, &to);
+    assert_eq!(statuses(&refused), [CopyStatus::Found, CopyStatus::Failed, CopyStatus::Failed]);
+    assert!(reasons(&refused).contains("signed anew"));
+
+    let here = open(from.clone(), 5).unwrap();
+    let to_copy =
+        || Repository::open(to.clone(), &Credential::from(&Password::from(PASSWORD)), unlike_others()).unwrap();
+    let receipt = here.copy_to(&to_copy(), &CopyOptions::default(), &control(2)).unwrap();
+    assert!(receipt.ok, "{receipt:#?}");
+    assert_eq!(receipt.method, CopyMethod::SignedAnew);
+    assert_eq!(statuses(&receipt), [CopyStatus::Found, CopyStatus::Copied, CopyStatus::Copied]);
+    for (number, line) in (0..).zip(&receipt.backups) {
+        assert_eq!(line.id, ids[number as usize]);
+        assert_eq!(line.copy == Some(line.id), number == 0);
+        // By the id that was written down, and by the new one.
+        check_restore(&to, line.id, number);
+        check_restore(&to, line.copy.unwrap(), number);
+    }
+    let listed = there.backups().unwrap();
+    assert_eq!(
+        listed.iter().map(|backup| backup.replaces.clone()).collect::<Vec<_>>(),
+        [vec![], vec![ids[1]], vec![ids[2]]]
+    );
+    let original = here.backups().unwrap();
+    for (copy, original) in listed.iter().zip(&original) {
+        let what = |b: &Backup| (b.kind.clone(), b.host.clone(), b.started, b.finished, b.parent, b.problem_count);
+        assert_eq!(what(copy), what(original));
+        assert!(copy.origins.is_empty(), "it is the same backup and no copy of another");
+    }
+    assert_sound(&open(to.clone(), 9).unwrap());
+    // Neither way copies it again.
+    let again = copy_all(&from, &to);
+    assert_eq!((statuses(&again), again.bytes_copied), (vec![CopyStatus::Found; 3], 0), "{again:#?}");
+    let again = here.copy_to(&to_copy(), &CopyOptions::default(), &control(1)).unwrap();
+    assert_eq!(
+        (statuses(&again), again.bytes_copied, again.method),
+        (vec![CopyStatus::Found; 3], 0, CopyMethod::Verbatim)
+    );
+    // A collection keeps it, and a forget by the old id forgets it.
+    there.collect(&CollectOptions::default(), &control(1)).unwrap();
+    check_restore(&to, ids[2], 2);
+    there.forget(&[ids[1]], &control(1)).unwrap();
+    let forgotten = here.copy_to(&to_copy(), &CopyOptions::default(), &control(1)).unwrap();
+    assert_eq!(statuses(&forgotten), [CopyStatus::Found, CopyStatus::Forgotten, CopyStatus::Found]);
+}
+
+/// A pack whose name is condemned at the destination cannot come back under it: its chunks are stored under another.
+#[test]
+fn chunks_of_condemned_packs_are_stored_anew() {
+    let (from, _, ids) = source();
+    let to = memory();
+    assert!(copy(from.clone(), &to, &CopyOptions::default().with_backups(vec![ids[0]])).unwrap().ok);
+    let there = open(to.clone(), 3).unwrap();
+    // All of the backup is condemned and deleted.
+    let condemned = names(&to, "packs/");
+    there.forget(&[ids[0]], &control(1)).unwrap();
+    let mut options = CollectOptions::default();
+    options.partial_history = true;
+    there.collect(&options, &control(1)).unwrap();
+    assert!(there.backups().unwrap().is_empty());
+    let wanted = CopyOptions::default().with_backups(vec![ids[1], ids[2]]);
+    let here = open(from.clone(), 5).unwrap();
+    let receipt = here.copy_to(&open(to.clone(), 6).unwrap(), &wanted, &control(2)).unwrap();
+    assert!(receipt.ok, "{receipt:#?}");
+    check_restore(&to, ids[1], 1);
+    check_restore(&to, ids[2], 2);
+    assert_sound_part(&to);
+    let needed = names(&from, "packs/").into_iter().filter(|name| condemned.contains(name)).count();
+    assert!(needed > 0 && names(&to, "packs/").iter().all(|name| !condemned.contains(name)), "{needed} are condemned");
+}
+
+#[test]
+fn signing_anew_survives_a_crash_at_any_operation() {
+    let (from, _, ids) = source();
+    let collected = memory();
+    assert!(copy(from.clone(), &collected, &CopyOptions::default().with_backups(vec![ids[0]])).unwrap().ok);
+    open(collected.clone(), 3).unwrap().collect(&CollectOptions::default(), &control(1)).unwrap();
+    let here = open(from.clone(), 5).unwrap();
+    let refused = copy(from.clone(), &collected, &CopyOptions::default()).unwrap();
+    let (opening, log) = {
+        let storage = Arc::new(FaultStorage::new((*collected).clone()));
+        let to = open(storage.clone(), 6).unwrap();
+        let opening = storage.operations();
+        assert!(here.copy_anew(&to, refused.clone(), &CopyOptions::default(), &control(1)).unwrap().ok);
+        (opening, storage.log())
+    };
+    let mut crashes = 0;
+    for operation in log.into_iter().filter(|operation| operation.number >= opening && operation.kind.is_change()) {
+        for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::FailAfter] {
+            let what = format!("{fault:?} at {} {:?} {}", operation.number, operation.kind, operation.key);
+            let storage = Arc::new(FaultStorage::at((*collected).clone(), operation.number, fault));
+            let to = open(storage.clone(), 6).unwrap();
+            drop(here.copy_anew(&to, refused.clone(), &CopyOptions::default(), &control(1)));
+            drop(to);
+            let survivors = Arc::new(Arc::into_inner(storage).unwrap().into_inner());
+            let receipt =
+                here.copy_to(&open(survivors.clone(), 8).unwrap(), &CopyOptions::default(), &control(1)).unwrap();
+            assert!(receipt.ok, "{what}: {receipt:#?}");
+            assert_eq!(open(survivors.clone(), 9).unwrap().backups().unwrap().len(), 3, "{what}");
+            (0..).zip(&ids).for_each(|(number, id)| check_restore(&survivors, *id, number));
+            crashes += 1;
+        }
+    }
+    assert!(crashes > 20, "{crashes}");
 }

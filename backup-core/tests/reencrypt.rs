@@ -626,8 +626,12 @@ fn a_destination_with_backups_of_its_own_keeps_them() {
 fn what_cannot_be_copied_to_is_refused_at_once() {
     let storage = memory();
     let (from, _) = small_source(storage.clone());
+    // A copy of the same repository gets its backups as they are.
     let same = open(Arc::new((*storage).clone()), 4).unwrap();
-    let error = from.copy_to(&same, &CopyOptions::default(), &control(1)).unwrap_err();
+    let receipt = copy(&from, &same);
+    assert_eq!((receipt.method, statuses(&receipt)), (CopyMethod::Verbatim, vec![CopyStatus::Found; 2]));
+    let other = another(memory(), &small_options());
+    let error = from.copy_anew(&other, receipt, &CopyOptions::default(), &control(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     let to = another(memory(), &small_options());
     let unknown = CopyOptions::default().with_backups(vec![BackupId::new([7; 32])]);

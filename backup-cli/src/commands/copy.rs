@@ -34,6 +34,12 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Copy) -> Result<Exit, Failu
             check_verbatim(arguments)?;
             let progress = Progress::start(context.output, "copying");
             let receipt = locked.copy_to(&destination, &options, &context.control(&progress))?;
+            let has_failed = receipt.backups.iter().any(|backup| backup.status == CopyStatus::Failed);
+            let receipt = if has_failed && Unlock::is_given(context.global)? {
+                anew(context, locked, &destination, receipt, &options, &progress)?
+            } else {
+                receipt
+            };
             (receipt, progress.seconds())
         }
     };
@@ -68,6 +74,29 @@ fn check_verbatim(arguments: &Copy) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Brings with the password what could not be brought without it.
+fn anew(
+    context: &Context<'_>,
+    here: LockedRepository,
+    destination: &Arc<dyn Storage>,
+    receipt: CopyReceipt,
+    options: &CopyOptions,
+    progress: &Progress<'_>,
+) -> Result<CopyReceipt, Failure> {
+    let unlock = Unlock::existing(context.global, context.output)?;
+    let open = |locked: LockedRepository| locked.unlock(&unlock.credential(), &UnlockOptions::default());
+    let there = LockedRepository::open(Arc::clone(destination), environment())?;
+    match (open(here), open(there)) {
+        (Ok(from), Ok(to)) => Ok(from.copy_anew(&to, receipt, options, &context.control(progress))?),
+        // The copy needed no password, and that it is not complete is what it says.
+        (Err(Error::WrongPassword), _) | (_, Err(Error::WrongPassword)) => {
+            context.output.warning("nothing is signed anew: the password does not open both places");
+            Ok(receipt)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error.into()),
+    }
 }
 
 /// Copies with both passwords. Whether they can be had is known before anybody is asked for one.

@@ -184,3 +184,37 @@ fn the_password_of_the_destination_comes_from_a_file_a_descriptor_or_a_command()
     world.run(["copy", "--to", "away", "--verify", "content"]).code(2);
     assert!(!world.path("away/config").exists());
 }
+
+#[test]
+fn what_a_copy_cannot_take_any_more_is_signed_anew_with_the_password() {
+    let (world, first) = World::with_backup();
+    copy(&world, &[]).success();
+    world.run(["collect", "--yes", "--repo", "away"]).success();
+    world.file("tree/more", noise(1 << 20, 5));
+    let second = world.create([world.path("tree").as_os_str()]);
+    let refused = copy(&world, &[]).code(3);
+    assert!(refused.text().contains("signed anew"), "{}", refused.text());
+    let receipt = world.run(["copy", "--to", "away", "--json"]).success().json();
+    assert_eq!((&receipt["ok"], &receipt["method"]), (&Value::Bool(true), &"signed-anew".into()));
+    let backups = receipt["backups"].as_array().unwrap();
+    assert_eq!((&backups[0]["copy"], &backups[0]["status"]), (&first.as_str().into(), &"found".into()));
+    assert_eq!((&backups[1]["id"], &backups[1]["status"]), (&second.as_str().into(), &"copied".into()));
+    let renamed = backups[1]["copy"].as_str().unwrap();
+    assert_ne!(renamed, second);
+    world.run(["restore", &second, "--repo", "away", "--to", "by-old-id"]).success();
+    world.run(["restore", renamed, "--repo", "away", "--to", "by-new-id"]).success();
+    for target in ["by-old-id", "by-new-id"] {
+        assert!(files(&world.path(target)).iter().any(|(_, bytes)| *bytes == noise(1 << 20, 5)));
+    }
+    world.run(["verify", "--repo", "away"]).success();
+    // Without the password it is found now, too.
+    let again = copy(&world, &["--json"]).success().json();
+    assert_eq!((&again["backups"][1]["status"], &again["bytes_copied"]), (&"found".into(), &0.into()));
+    // A password that opens one place only brings nothing, and is said.
+    world.run(["collect", "--yes", "--repo", "away"]).success();
+    world.file("tree/third", "third");
+    world.create([world.path("tree").as_os_str()]);
+    world.secret("wrong", "wrong");
+    let mut command = world.command(["copy", "--to", "away", "--password-file", "wrong"]);
+    outcome(&mut command).code(3).says("nothing is signed anew");
+}

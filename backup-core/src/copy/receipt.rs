@@ -49,7 +49,7 @@ pub struct CopyReceipt {
 pub enum CopyMethod {
     /// Every object as it is, without the password.
     Verbatim,
-    /// Packs as they are, under a commit that was signed anew.
+    /// As verbatim, but some under a commit that was signed anew, as the same backup with a further id.
     SignedAnew,
     /// Contents were read and written anew, under other keys.
     Reencrypted,

@@ -1,6 +1,7 @@
 //! Copying with both passwords, into a repository with other keys: backups are read and made anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::copy::arrivals::{Arrival, Arrivals, names_of};
 use crate::copy::objects::at_destination;
@@ -13,8 +14,8 @@ use crate::length::to_u64;
 use crate::limits;
 use crate::progress::Event;
 use crate::repository::{
-    Backup, BackupOptions, BackupSession, Control, Earlier, Inherited, NamedObject, Origin, Parent, Problem,
-    Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, source_of,
+    Backup, BackupOptions, BackupSession, Control, Earlier, Inherited, LockedRepository, NamedObject, Origin, Parent,
+    Problem, Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, source_of,
 };
 use crate::session::{Commit, History};
 
@@ -30,23 +31,39 @@ impl Repository {
     /// A backup that is damaged here is named in the receipt; others are copied nevertheless. One that was forgotten at
     /// the destination is not copied again until a collection has removed it there.
     ///
+    /// To a copy of this repository backups go as [`LockedRepository::copy_to`] brings them, and what it cannot bring
+    /// by [`copy_anew`](Self::copy_anew).
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] for a backup that does not exist; [`Error::InvalidArgument`] where the destination is this
-    /// repository or a copy of it; [`Error::ReadOnly`], [`Error::Unsupported`] where the destination cannot be written
+    /// [`Error::NotFound`] for a backup that does not exist; [`Error::InvalidArgument`] where the destination has the id
+    /// of this repository and another config; [`Error::ReadOnly`], [`Error::Unsupported`] where the destination cannot be written
     /// to; [`Error::Storage`]; [`Error::UnknownOutcome`] where the destination does not say whether it took a commit;
     /// [`Error::Cancelled`].
     pub fn copy_to(&self, destination: &Self, options: &CopyOptions, control: &Control) -> Result<CopyReceipt> {
-        let started = self.inner.environment.now();
         if destination.id() == self.id() {
-            return Err(Error::invalid(
-                "the destination",
-                "it is the same repository: there is a copy of it, which needs no password to be made",
-            ));
+            let here = LockedRepository::open(Arc::clone(&self.inner.storage), self.inner.environment.clone())?;
+            let verbatim = options.clone().with_verify(options.verify.min(VerifyLevel::Bytes));
+            let receipt = here.copy_to(&destination.inner.storage, &verbatim, control)?;
+            return self.copy_anew(destination, receipt, options, control);
         }
         destination.inner.check_writable().map_err(at_destination)?;
         let history = self.inner.history(control)?;
         let selected = history.select(&options.backups)?;
+        self.make_copies(destination, CopyMethod::Reencrypted, &history, &selected, options, control)
+    }
+
+    /// Makes copies of `selected` with this handle and that of the destination.
+    pub(super) fn make_copies(
+        &self,
+        destination: &Self,
+        method: CopyMethod,
+        history: &History,
+        selected: &[Commit],
+        options: &CopyOptions,
+        control: &Control,
+    ) -> Result<CopyReceipt> {
+        let started = self.inner.environment.now();
         let mut arrivals = Arrivals::default();
         let there = destination.inner.history(control).map_err(at_destination)?;
         arrivals.look(&destination.inner, &there, control).map_err(at_destination)?;
@@ -54,6 +71,8 @@ impl Repository {
         let mut copy = Copy {
             source: self,
             destination,
+            method,
+            there,
             control,
             order,
             arrivals,
@@ -62,9 +81,9 @@ impl Repository {
             needed: BTreeMap::new(),
             expected: (0, 0),
         };
-        for commit in &selected {
+        for commit in selected {
             control.cancel().check()?;
-            let state = copy.backup(&history, commit)?;
+            let state = copy.backup(history, commit)?;
             if let Some(reason) = &state.reason {
                 let name = commit.id.to_string();
                 control.event(&Event::Problem { name: &name, message: reason });
@@ -85,7 +104,7 @@ impl Repository {
         Ok(CopyReceipt {
             repository: self.id(),
             fingerprint: self.inner.config_hash,
-            method: CopyMethod::Reencrypted,
+            method,
             destination: destination.id(),
             destination_fingerprint: destination.inner.config_hash,
             started,
@@ -106,6 +125,9 @@ impl Repository {
 struct Copy<'c> {
     source: &'c Repository,
     destination: &'c Repository,
+    method: CopyMethod,
+    /// The history of the destination when the copy began.
+    there: Arc<History>,
     control: &'c Control,
     /// The backups of the source, oldest first.
     order: Vec<Commit>,
@@ -139,7 +161,7 @@ impl Copy<'_> {
         let there = |error| of_there(commit.id, error);
         let backup = source.read_backup(commit, self.control).map_err(there)?;
         let names = names_of(source, &backup);
-        if let Some(state) = self.arrived(&names) {
+        if let Some(state) = self.arrived(&self.there, commit, &names) {
             return Ok(state);
         }
         let (entries, bytes) = &mut self.expected;
@@ -152,10 +174,11 @@ impl Copy<'_> {
             .with_control(self.control.clone());
         options.tags.clone_from(&backup.tags);
         options.labels.clone_from(&backup.labels);
-        let mut session = self.destination.begin(options)?;
+        let least = if self.is_same() { commit.content.generation } else { 0 };
+        let mut session = BackupSession::begin_after(self.destination, options, least)?;
         // Another copier may have been faster.
         self.arrivals.look(&self.destination.inner, &session.history, self.control)?;
-        if let Some(state) = self.arrived(&names) {
+        if let Some(state) = self.arrived(&session.history, commit, &names) {
             session.give_up();
             return Ok(state);
         }
@@ -178,18 +201,25 @@ impl Copy<'_> {
         let destination = &self.destination.inner;
         let now = destination.history(self.control)?;
         self.arrivals.look(destination, &now, self.control)?;
-        if let Some(state) = self.arrived(names) {
+        if let Some(state) = self.arrived(&now, commit, names) {
             return Ok(state);
         }
         let parent = earlier.filter(|(there, _)| Some(there.id) == backup.parent).map(|(_, here)| here.id);
+        let origins = if self.is_same() { backup.origins.clone() } else { bounded(names).copied().collect() };
         let inherited = Inherited {
             started: backup.started,
             finished: backup.finished,
             time: commit.content.time,
-            parent: parent.or_else(|| self.copy_of(&[Origin::new(self.source.id(), backup.parent?)])),
+            parent: backup
+                .parent
+                .filter(|_| self.is_same())
+                .or(parent)
+                .or_else(|| self.copy_of(&[Origin::new(self.source.id(), backup.parent?)])),
             problems: backup.problems.iter().map(|one| (one.name.clone(), one.message.clone())).collect(),
             problem_count: backup.problem_count,
-            origins: bounded(names).map(|origin| (origin.repository, origin.backup)).collect(),
+            origins: origins.into_iter().map(|origin| (origin.repository, origin.backup)).collect(),
+            heads: self.is_same().then(|| commit.content.heads.clone()),
+            replaces: if self.is_same() { commit.ids().copied().collect() } else { Vec::new() },
         };
         let committed = session.finish(Some(inherited))?;
         self.needed.extend(committed.packs);
@@ -197,7 +227,21 @@ impl Copy<'_> {
         Ok(State::at(CopyStatus::Copied, committed.backup.id))
     }
 
-    fn arrived(&self, names: &[Origin]) -> Option<State> {
+    /// Whether the destination is a copy of the source, where the backup is the same under another commit.
+    fn is_same(&self) -> bool {
+        self.method == CopyMethod::SignedAnew
+    }
+
+    /// What the destination, whose history this is, has of a backup.
+    fn arrived(&self, history: &History, commit: &Commit, names: &[Origin]) -> Option<State> {
+        if self.is_same() {
+            // The commit itself may be there without what it needs: that it is there is not enough.
+            let newer = history.find(&commit.id).filter(|found| found.id != commit.id);
+            return match history.is_forgotten(commit) {
+                true => Some(State::new(CopyStatus::Forgotten)),
+                false => newer.map(|found| State::at(CopyStatus::Found, found.id)),
+            };
+        }
         self.arrivals.find(names).map(|arrival| match arrival {
             Arrival::There(id) => State::at(CopyStatus::Found, id),
             Arrival::Forgotten => State::new(CopyStatus::Forgotten),

@@ -57,6 +57,10 @@ pub(crate) struct Inherited {
     pub(crate) problems: Vec<(String, String)>,
     pub(crate) problem_count: u64,
     pub(crate) origins: Vec<(RepositoryId, BackupId)>,
+    /// What its commit names before it; the heads of the history where `None`.
+    pub(crate) heads: Option<Vec<BackupId>>,
+    /// The ids that it has had.
+    pub(crate) replaces: Vec<BackupId>,
 }
 
 /// A backup that was committed, and the packs of its closure with their sizes.
@@ -67,7 +71,12 @@ pub(crate) struct Committed {
 
 impl BackupSession {
     /// Opens a session (see [`Repository::begin`]).
-    pub(crate) fn begin(repository: &Repository, mut options: BackupOptions) -> Result<Self> {
+    pub(crate) fn begin(repository: &Repository, options: BackupOptions) -> Result<Self> {
+        Self::begin_after(repository, options, 0)
+    }
+
+    /// Opens a session whose generation is `least` or more, as that of a replacement must be.
+    pub(crate) fn begin_after(repository: &Repository, mut options: BackupOptions, least: u32) -> Result<Self> {
         options.check()?;
         let inner = &repository.inner;
         inner.check_writable()?;
@@ -75,7 +84,7 @@ impl BackupSession {
         let started = environment.now();
         let control = options.control.clone();
         let (writer, history) = inner.with_records(&control, |records| {
-            SessionWriter::open(records, inner.config.single_writer, 0, &*environment.entropy, started)
+            SessionWriter::open(records, inner.config.single_writer, least, &*environment.entropy, started)
         })?;
         let (parents, store) = Self::prepare(inner, &options, writer.session, &history)
             .inspect_err(|_| writer.abandon(&*inner.storage))?;
@@ -229,6 +238,8 @@ impl BackupSession {
                     problems: problems.first.into_iter().map(|p| (p.name, p.message)).collect(),
                     problem_count: problems.count,
                     origins: Vec::new(),
+                    heads: None,
+                    replaces: Vec::new(),
                 }
             }
         };
@@ -260,9 +271,9 @@ impl BackupSession {
             closure_packs: crate::length::to_u64(closure.packs.len()),
             closure_bytes: closure.bytes(),
             config: inner.config_hash,
-            heads: self.history.heads(),
+            heads: inherited.heads.unwrap_or_else(|| self.history.heads()),
             time: inherited.time,
-            replaces: Vec::new(),
+            replaces: inherited.replaces,
         };
         let id = inner.with_records(&self.control, |records| {
             self.writer.commit(records, &self.history, &commit, &inner.writer_key)

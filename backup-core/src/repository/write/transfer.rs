@@ -90,6 +90,8 @@ struct Transfer<'t> {
     reading: Control,
     /// Contents up to this size are one chunk here.
     small: u64,
+    /// It is another place of the same repository: references there are references here.
+    is_same: bool,
 }
 
 /// Entries whose content is one chunk there and will be one here.
@@ -106,7 +108,8 @@ impl<'t> Transfer<'t> {
     fn new(session: &'t BackupSession, source: &'t Inner) -> Self {
         let budget = session.control.byte_budget();
         let reading = session.control.clone().with_byte_budget(budget / 2);
-        Self { session, source, reading, small: to_u64(session.gear().minimum()) }
+        let is_same = session.repository.id() == source.config.repository;
+        Self { session, source, reading, small: to_u64(session.gear().minimum()), is_same }
     }
 
     fn entries(&self, backup: &Backup, earlier: Option<Earlier<'_>>) -> Result<()> {
@@ -141,6 +144,10 @@ impl<'t> Transfer<'t> {
             }
             return self.insert(&entry);
         }
+        if self.is_same && session.store.refer_all(&entry.content, self.source)? {
+            self.unchanged(entry.size());
+            return self.insert(&entry);
+        }
         let before = before.filter(|(there, here)| is_copy(&there.entry, &here.entry));
         if let Some((there, here)) = &before
             && (&there.entry.content, there.entry.digest) == (&entry.content, entry.digest)
@@ -148,8 +155,7 @@ impl<'t> Transfer<'t> {
         {
             let count = entry.size();
             entry.content = here.entry.content.clone();
-            session.unchanged_bytes(count);
-            session.control.event(&Event::Bytes { count, kind: ExtentKind::Unchanged });
+            self.unchanged(count);
             return self.insert(&entry);
         }
         match (entry.digest, single_chunk(&entry.content)) {
@@ -271,6 +277,11 @@ impl<'t> Transfer<'t> {
         self.session.read_bytes(count);
         self.session.control.event(&Event::Bytes { count, kind: ExtentKind::Data });
         self.insert(&entry)
+    }
+
+    fn unchanged(&self, count: u64) {
+        self.session.unchanged_bytes(count);
+        self.session.control.event(&Event::Bytes { count, kind: ExtentKind::Unchanged });
     }
 
     fn insert(&self, entry: &Entry) -> Result<()> {
