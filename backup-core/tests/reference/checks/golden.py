@@ -69,6 +69,7 @@ def described_backup(commit: Commit, body: Body) -> Json:
         "parent": body.parent and body.parent.hex(),
         "problem_count": body.problem_count,
         "problems": [{"message": message, "name": name} for name, message in body.problems],
+        "replaces": [earlier.hex() for earlier in commit.replaces],
         "started": body.started,
         "statistics": dict(zip(AMOUNTS, body.amounts, strict=True)),
         "tags": body.tags,
