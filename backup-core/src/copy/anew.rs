@@ -14,7 +14,7 @@ impl Repository {
     /// for, or condemned one of its packs. The backup is put there under a commit that is signed anew: the same backup, of which
     /// the id that it has here [finds](Repository::find_backup) it there, too. Chunks that the destination has are not stored again.
     ///
-    /// Returns the receipt of both. Where `receipt` names no failure, that is it.
+    /// Returns the receipt of both. Where no backup [needs that](CopiedBackup::needs_new_commit), it is `receipt`.
     ///
     /// # Errors
     ///
@@ -34,8 +34,9 @@ impl Repository {
             ));
         }
         destination.inner.check_writable().map_err(at_destination)?;
+        // What failed because it is damaged, here or there, another commit does not mend.
         let failed: Vec<BackupId> =
-            receipt.backups.iter().filter(|line| line.status == CopyStatus::Failed).map(|line| line.id).collect();
+            receipt.backups.iter().filter(|line| line.needs_new_commit).map(|line| line.id).collect();
         if failed.is_empty() {
             return Ok(receipt);
         }

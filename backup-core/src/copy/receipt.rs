@@ -77,6 +77,10 @@ pub struct CopiedBackup {
     pub status: CopyStatus,
     /// Why it was not copied.
     pub reason: Option<String>,
+    /// Whether it was not copied because the destination cannot take its commit any more: with the password it can be
+    /// copied under a commit that is signed anew.
+    #[serde(default)]
+    pub needs_new_commit: bool,
 }
 
 /// What became of a backup.

@@ -14,7 +14,7 @@ use crate::repository::{
     Control, LockedRepository, NamedObject, Problem, Site, VerifyOptions, arrived, each, error_chain, read_closure,
 };
 use crate::session::{Closure, Commit, History, Records, SessionWriter, outcome_object, probe};
-use crate::storage::Storage;
+use crate::storage::{PutMode, Storage, StorageError};
 
 /// Backups that are opened and decided together: a history is read three times for each group.
 const GROUP: usize = 64;
@@ -60,6 +60,7 @@ impl LockedRepository {
             Copy { source: self, history, carrier, listed: listing(&*self.storage)?, states: BTreeMap::new() };
         copy.segments()?;
         copy.backups(&selected)?;
+        copy.forgets()?;
         let Copy { mut states, carrier, history, .. } = copy;
         let tally = carrier.into_tally()?;
         let copied: Vec<BackupId> =
@@ -107,19 +108,26 @@ pub(crate) struct State {
     /// Its id at the destination.
     pub(crate) copy: Option<BackupId>,
     pub(crate) reason: Option<String>,
+    /// Whether another commit would do.
+    needs_new_commit: bool,
 }
 
 impl State {
     pub(crate) const fn new(status: CopyStatus) -> Self {
-        Self { status, copy: None, reason: None }
+        Self { status, copy: None, reason: None, needs_new_commit: false }
     }
 
-    pub(crate) const fn at(status: CopyStatus, copy: BackupId) -> Self {
-        Self { status, copy: Some(copy), reason: None }
+    pub(crate) fn at(status: CopyStatus, copy: BackupId) -> Self {
+        Self { copy: Some(copy), ..Self::new(status) }
     }
 
     pub(crate) fn failed(reason: impl Into<String>) -> Self {
-        Self { status: CopyStatus::Failed, copy: None, reason: Some(reason.into()) }
+        Self { reason: Some(reason.into()), ..Self::new(CopyStatus::Failed) }
+    }
+
+    /// The destination cannot take the commit any more.
+    fn refused(reason: String) -> Self {
+        Self { needs_new_commit: true, ..Self::failed(reason) }
     }
 
     pub(crate) const fn is_there(&self) -> bool {
@@ -139,6 +147,7 @@ pub(crate) fn line(commit: &Commit, state: State) -> CopiedBackup {
         bytes: content.closure_bytes,
         status: state.status,
         reason: state.reason,
+        needs_new_commit: state.needs_new_commit,
     }
 }
 
@@ -210,9 +219,10 @@ impl Copy<'_> {
             if before.is_forgotten(commit) {
                 self.states.insert(commit.id, State::new(CopyStatus::Forgotten));
             } else if let Some(newer) = newer(&before, commit) {
-                self.states.insert(commit.id, State::at(CopyStatus::Found, newer));
+                let state = self.look_at(newer)?;
+                self.states.insert(commit.id, state);
             } else if let Some(reason) = refusal(&before, commit, closure) {
-                self.fail(commit.id, reason);
+                self.states.insert(commit.id, State::refused(reason));
             } else if !before.valid.contains_key(&commit.id) {
                 let now = self.source.environment.now();
                 let session = SessionWriter::open_again(storage, commit, now).map_err(at_destination)?;
@@ -225,7 +235,7 @@ impl Copy<'_> {
             if !self.states.contains_key(&commit.id)
                 && let Some(reason) = refusal(&history, commit, closure)
             {
-                self.fail(commit.id, reason);
+                self.states.insert(commit.id, State::refused(reason));
             }
         }
         let members: Vec<&Member<'_>> =
@@ -249,7 +259,7 @@ impl Copy<'_> {
             match sessions.get(&commit.id) {
                 Some(session) => match self.decide(session, commit)? {
                     None => decided.push((member, CopyStatus::Copied)),
-                    Some(reason) => self.fail(commit.id, reason),
+                    Some(state) => drop(self.states.insert(commit.id, state)),
                 },
                 None => decided.push((member, CopyStatus::Found)),
             }
@@ -260,7 +270,7 @@ impl Copy<'_> {
         })?;
         for (Member { commit, closure }, status) in decided {
             let state = match not_acknowledged(&after, commit, closure) {
-                Some(reason) => State::failed(reason),
+                Some(reason) => State::refused(reason),
                 None => State::at(status, commit.id),
             };
             self.states.insert(commit.id, state);
@@ -268,8 +278,49 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Puts the outcome as it is (W4). Returns why it cannot be.
-    fn decide(&self, session: &SessionWriter, commit: &Commit) -> Result<Option<String>> {
+    /// A backup that the destination has under a newer commit has what that needs. What is missing is brought, where it is
+    /// an object that the source has, too.
+    fn look_at(&self, newer: &Commit) -> Result<State> {
+        let storage = self.carrier.destination;
+        let closure = match read_closure(storage, newer, self.carrier.control) {
+            Ok(closure) => closure,
+            Err(error) if error.is_of_one_object() => return Ok(State::failed(at_destination(error).to_string())),
+            Err(error) => return Err(at_destination(error)),
+        };
+        let needed = self.needs(&Member { commit: newer, closure });
+        self.carrier.carry(&needed, &listing(storage).map_err(at_destination)?)?;
+        Ok(match self.carrier.failure(needed.into_iter().map(|one| one.object.place))? {
+            Some(reason) => State::failed(format!("backup {} at the destination replaced it: {reason}", newer.id.short())),
+            None => State::at(CopyStatus::Found, newer.id),
+        })
+    }
+
+    /// Backups that were forgotten and collected at the source are named by those that came behind them. Their forget
+    /// records say that they are not lost.
+    fn forgets(&self) -> Result<()> {
+        let each = each(self.carrier.control);
+        let storage = self.carrier.destination;
+        let records = Records { storage, signers: &self.source.signers, each: &each };
+        let there = History::read(&records).map_err(at_destination)?;
+        for id in there.missing().intersection(&self.history.forgotten) {
+            self.carrier.control.cancel().check()?;
+            let key = Place::Forget(*id).key();
+            let bytes = match self.source.storage.get(&key, limits::COMMIT) {
+                Ok(bytes) => bytes,
+                // The source needs it no more: a collection there has just ended.
+                Err(StorageError::NotFound) => continue,
+                Err(error) => return Err(Error::storage("get", &key, error)),
+            };
+            match storage.put(&key, bytes, PutMode::Create) {
+                Ok(()) | Err(StorageError::AlreadyExists) => {}
+                Err(error) => return Err(at_destination(Error::storage("put", &key, error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the outcome as it is (W4). Returns what became of the backup where it cannot be.
+    fn decide(&self, session: &SessionWriter, commit: &Commit) -> Result<Option<State>> {
         let control = self.carrier.control;
         let found = self.source.with_records(control, |records| {
             outcome_object(records, &self.history, commit).or_else(|error| match error {
@@ -280,12 +331,12 @@ impl Copy<'_> {
         });
         let bytes = match found {
             Ok(bytes) => bytes,
-            Err(error) if error.is_of_one_object() => return Ok(Some(error.to_string())),
+            Err(error) if error.is_of_one_object() => return Ok(Some(State::failed(error.to_string()))),
             Err(error) => return Err(error),
         };
         match session.decide(self.carrier.destination, &self.source.signers, &bytes) {
             Ok(()) => Ok(None),
-            Err(error @ Error::Conflict { .. }) => Ok(Some(format!("{error}; {SIGN_ANEW}"))),
+            Err(error @ Error::Conflict { .. }) => Ok(Some(State::refused(format!("{error}; {SIGN_ANEW}")))),
             Err(error) => Err(at_destination(error)),
         }
     }
@@ -342,9 +393,9 @@ pub(crate) const fn named(place: Place, what: &'static str, name: ObjectName, li
 const SIGN_ANEW: &str = "with the password it can be copied under a commit that is signed anew";
 
 /// The backup at a destination that has replaced this commit there.
-fn newer(history: &History, commit: &Commit) -> Option<BackupId> {
+fn newer<'h>(history: &'h History, commit: &Commit) -> Option<&'h Commit> {
     let is_live = history.live.contains_key(&commit.id);
-    history.find(&commit.id).filter(|_| !is_live).map(|newer| newer.id)
+    history.find(&commit.id).filter(|_| !is_live)
 }
 
 /// Why a commit cannot be put into the slot of its generation (any more), or must not refer to its packs.
