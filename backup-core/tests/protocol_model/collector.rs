@@ -155,7 +155,9 @@ fn list_again(protocol: &Protocol, state: &State, number: usize, go: &mut Go<'_>
         next.doomed |= packs;
     }
     let step = CollectorStep::Final;
-    go("lists commits again", next, Collector { step, packs, sessions: 0, indexes, checkpoint: commits, ..collector });
+    let known = if protocol.repacks() { protocol.known(state) } else { 0 };
+    let listed = Collector { step, packs, sessions: 0, indexes, checkpoint: commits, known, ..collector };
+    go("lists commits again", next, listed);
 }
 
 /// G7. Who has copied nothing may collect again.
@@ -169,6 +171,7 @@ fn put_final(protocol: &Protocol, state: &State, number: usize, go: &mut Go<'_>)
         record.outcome = Decision::Final;
         (record.condemned, record.indexes, record.checkpoint) =
             (collector.packs, collector.indexes, collector.checkpoint);
+        record.known = collector.known;
     } else if protocol.keeps(Rule::FinalOnlyIfAbsent) {
         return go("finds its collection decided", next, after);
     }
@@ -186,5 +189,9 @@ pub(crate) fn may_remove_forget(protocol: &Protocol, state: &State, session: usi
     let newest = state.newest_final();
     let of = &state.sessions[session];
     let is_old = newest > 0 && of.forget == Forget::Record && of.generation <= newest;
+    if protocol.repacks() && protocol.keeps(Rule::NamedForgetsStay) {
+        // Nobody who has not ended can have seen the backup otherwise, and no valid commit replaces it.
+        return is_old && !has(state.collection(newest).known, session);
+    }
     is_old && (!has(state.collection(newest).checkpoint, session) || !protocol.keeps(Rule::ForgetsStay))
 }

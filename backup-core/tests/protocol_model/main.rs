@@ -1,8 +1,8 @@
 //! A model of the commit and collection protocol of `docs/format.md`, searched through every order of steps.
 //!
 //! Two writers, two collectors, up to three collections; crashes, takeover, zombies that wake at any time, forgetting,
-//! copying of live chunks, deletion of slots and packs at any later time, adoption, copies of foreign commits. With all
-//! rules nothing breaks; without any single one of them something does.
+//! copying of live chunks, deletion of slots and packs at any later time, adoption, copies of foreign commits, backups whose
+//! commits are replaced. With all rules nothing breaks; without any single one of them something does.
 //!
 //! `scripts/campaign.sh model` searches larger worlds and shows the steps to what breaks.
 //!
@@ -23,6 +23,7 @@ mod writer;
 
 use rules::{Action, Protocol, Rule, Work};
 use search::{Found, search};
+use state::FIRST;
 
 const A: u8 = 0b001;
 const B: u8 = 0b010;
@@ -49,6 +50,14 @@ const RIVALS: Protocol = Protocol { collectors: 2, collections: 2, ..ALONE };
 const COPY: Protocol = Protocol { work: [Work::Copy(2), Work::Nothing], ..WORLD };
 /// A collection has deleted what the first writer had uploaded, whose puts arrive once more.
 const LATE: Protocol = Protocol { begins_late: true, repeats: true, collections: 2, ..BOTH_NEW };
+
+/// The first backup is stored anew, by one program.
+const REPACK: Protocol =
+    Protocol { work: [Work::Repack(FIRST), Work::Nothing], copies_chunks: false, collections: 2, ..WORLD };
+/// The same by two.
+const REPACKS: Protocol = Protocol { work: [Work::Repack(FIRST); 2], ..REPACK };
+/// A copy of a generation that the destination has not come to is stored anew.
+const REPACKED_COPY: Protocol = Protocol { work: [Work::Copy(3), Work::Repack(0)], ..REPACK };
 
 fn assert_safe(name: &str, protocol: &Protocol, most: usize) {
     match search(protocol, most) {
@@ -87,6 +96,12 @@ fn with_all_rules_nothing_breaks() {
     assert_safe("two copies of one backup, two collections", &Protocol { work: [Work::Copy(2); 2], ..TWICE }, most);
     let work = [Work::Copy(2), Work::Backup(A)];
     assert_safe("a copy, a writer, two collections", &Protocol { work, ..TWICE }, most);
+    assert_safe("a repacker, a reader, two collections", &Protocol { reads: true, ..REPACK }, most);
+    assert_safe("a repacker, two collectors, two collections", &Protocol { collectors: 2, ..REPACK }, most);
+    assert_safe("two repackers of one backup, two collections", &REPACKS, most);
+    let work = [Work::Repack(FIRST), Work::Backup(A)];
+    assert_safe("a repacker, a writer, two collections", &Protocol { work, ..REPACK }, most);
+    assert_safe("a copy of generation 3, a repacker of it, two collections", &REPACKED_COPY, most);
 }
 
 /// The worlds above, larger.
@@ -141,6 +156,15 @@ const WITHOUT_A_RULE: &[(Rule, Protocol)] = &[
     (Rule::ReadAgainAfterFinal, Protocol { without: &[Rule::ReadAgainAfterFinal], reads: true, ..ALONE }),
     (Rule::CopiesLeaveOpen, Protocol { without: &[Rule::CopiesLeaveOpen], work: [Work::Copy(1); 2], ..WORLD }),
     (Rule::CondemnedNotCopied, Protocol { without: &[Rule::CondemnedNotCopied], ..COPY }),
+    (Rule::OnlyValidReplace, Protocol { without: &[Rule::OnlyValidReplace], ..REPACK }),
+    (
+        Rule::ReplacementsNotOlder,
+        Protocol { without: &[Rule::ReplacementsNotOlder, Rule::ForgetsFirstId], ..REPACKED_COPY },
+    ),
+    (Rule::OnlyLiveReplaced, Protocol { without: &[Rule::OnlyLiveReplaced], ..REPACK }),
+    (Rule::ForgetsFollow, Protocol { without: &[Rule::ForgetsFollow], ..REPACK }),
+    (Rule::ForgetsFirstId, Protocol { without: &[Rule::ForgetsFirstId], ..REPACKS }),
+    (Rule::NamedForgetsStay, Protocol { without: &[Rule::NamedForgetsStay], ..REPACK }),
 ];
 
 #[test]

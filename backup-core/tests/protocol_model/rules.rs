@@ -62,6 +62,18 @@ pub(crate) enum Rule {
     CopiesLeaveOpen,
     /// Copies: a backup that needs a condemned pack is not copied.
     CondemnedNotCopied,
+    /// Replacements: one that is not valid replaces nothing.
+    OnlyValidReplace,
+    /// Replacements: none has a smaller generation than what it replaces. Where the first id is forgotten, that makes up for it.
+    ReplacementsNotOlder,
+    /// Repacking: only what is live when its session is open is replaced.
+    OnlyLiveReplaced,
+    /// Forgetting: a record for one id forgets every commit that replaces it, too.
+    ForgetsFollow,
+    /// Forgetting: the record is one for the first id of the backup, which all its commits have.
+    ForgetsFirstId,
+    /// G8: the record stays where G6 found a valid commit that has the id or replaces it.
+    NamedForgetsStay,
 }
 
 impl Rule {
@@ -91,6 +103,12 @@ impl Rule {
         Self::ReadAgainAfterFinal,
         Self::CopiesLeaveOpen,
         Self::CondemnedNotCopied,
+        Self::OnlyValidReplace,
+        Self::ReplacementsNotOlder,
+        Self::OnlyLiveReplaced,
+        Self::ForgetsFollow,
+        Self::ForgetsFirstId,
+        Self::NamedForgetsStay,
     ];
 }
 
@@ -102,6 +120,8 @@ pub(crate) enum Work {
     Backup(Set),
     /// It copies a backup of the old pack from elsewhere, whose commit is of this generation. All who do share one session.
     Copy(u8),
+    /// It stores anew what the backup of this session needs and replaces its commits.
+    Repack(usize),
 }
 
 /// A world and the rules that hold in it.
@@ -151,7 +171,43 @@ impl Protocol {
             Some(Work::Backup(chunks)) => *chunks,
             Some(Work::Nothing) => 0,
             Some(Work::Copy(_)) | None => OLD_CHUNKS,
+            Some(Work::Repack(of)) => self.chunks(*of),
         }
+    }
+
+    /// The session of the first commit of a backup.
+    pub(crate) fn first(&self, session: usize) -> usize {
+        match self.work.get(session) {
+            Some(Work::Repack(of)) => self.first(*of),
+            _ => session,
+        }
+    }
+
+    pub(crate) fn repacks(&self) -> bool {
+        self.work.iter().any(|work| matches!(work, Work::Repack(_)))
+    }
+
+    /// Sessions that are valid, and those that these replace.
+    pub(crate) fn known(&self, state: &State) -> Set {
+        self.valid(state).fold(0, |known, session| known | bit(session) | state.sessions[session].replaces)
+    }
+
+    fn is_forgotten(&self, state: &State, session: usize) -> bool {
+        let follows = self.keeps(Rule::ForgetsFollow);
+        let ids = bit(session) | if follows { state.sessions[session].replaces } else { 0 };
+        (0..SESSIONS).any(|id| has(ids, id) && state.sessions[id].forget == Forget::Record)
+    }
+
+    fn is_replaced(&self, state: &State, session: usize) -> bool {
+        (0..SESSIONS).any(|by| {
+            let of = &state.sessions[by];
+            let counts = match self.keeps(Rule::OnlyValidReplace) {
+                true => self.is_valid(state, by),
+                false => of.outcome == Outcome::Commit,
+            };
+            let is_older = of.generation < state.sessions[session].generation;
+            has(of.replaces, session) && counts && !(is_older && self.keeps(Rule::ReplacementsNotOlder))
+        })
     }
 
     pub(crate) fn is_valid(&self, state: &State, session: usize) -> bool {
@@ -166,9 +222,10 @@ impl Protocol {
         (0..SESSIONS).filter(|session| self.is_valid(state, *session))
     }
 
-    /// Backups that are valid and wanted.
+    /// Commits that are valid, wanted and not replaced.
     pub(crate) fn live(&self, state: &State) -> impl Iterator<Item = usize> {
-        self.valid(state).filter(|session| state.sessions[*session].forget == Forget::None)
+        let is_live = |session: &usize| !self.is_forgotten(state, *session) && !self.is_replaced(state, *session);
+        self.valid(state).filter(is_live)
     }
 
     pub(crate) fn live_chunks(&self, state: &State) -> Set {
@@ -218,7 +275,8 @@ impl Model for Protocol {
             state.writers[0] = Writer { step: WriterStep::Commit, generation: 1, ..Writer::default() };
             (state.named, state.doomed) = (pack, pack);
             let (mark, outcome) = (Some(pack), Decision::Final);
-            state.collections[0] = Collection { open: true, mark, outcome, condemned: pack, indexes, checkpoint };
+            let final_of = Collection { open: true, mark, outcome, condemned: pack, indexes, checkpoint, known: 0 };
+            state.collections[0] = final_of;
         }
         state
     }
@@ -266,10 +324,14 @@ impl Model for Protocol {
             if session.was_revoked && is_valid {
                 return Some("a session has at most one outcome");
             }
-            if session.was_acknowledged && session.forget == Forget::None && !is_valid {
+            // The commits of the same backup.
+            let of_it = |other: &usize| self.first(*other) == self.first(number);
+            let is_forgotten = (0..SESSIONS).filter(of_it).any(|other| state.sessions[other].forget != Forget::None);
+            let is_shown = self.live(state).any(|other| of_it(&other));
+            if session.was_acknowledged && !is_forgotten && !is_shown {
                 return Some("an acknowledged commit stays valid until it is forgotten");
             }
-            if session.forget == Forget::Removed && is_valid {
+            if is_forgotten && is_shown {
                 return Some("what was forgotten does not come back");
             }
         }

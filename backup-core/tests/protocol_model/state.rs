@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) index: Set,
     /// Packs that its backup needs.
     pub(crate) closure: Set,
+    /// Sessions whose commits its commit replaces.
+    pub(crate) replaces: Set,
     pub(crate) forget: Forget,
     /// What is on no storage: it was revoked, its writer was told of success.
     pub(crate) was_revoked: bool,
@@ -80,6 +82,8 @@ pub(crate) struct Collection {
     pub(crate) condemned: Set,
     pub(crate) indexes: Set,
     pub(crate) checkpoint: Set,
+    /// What is on no storage: the sessions that G6 found valid or replaced by valid ones. Kept where commits are replaced.
+    pub(crate) known: Set,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +134,7 @@ pub(crate) struct Collector {
     pub(crate) copied: bool,
     pub(crate) indexes: Set,
     pub(crate) checkpoint: Set,
+    pub(crate) known: Set,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,8 @@ use crate::state::{Collection, Forget, Outcome, PACKS, Reader, SESSIONS, State, 
 pub(crate) fn steps(protocol: &Protocol, state: &State, take: &mut dyn FnMut(Action, State)) {
     for session in protocol.live(state) {
         let mut next = *state;
-        next.sessions[session].forget = Forget::Record;
+        let id = if protocol.keeps(Rule::ForgetsFirstId) { protocol.first(session) } else { session };
+        next.sessions[id].forget = Forget::Record;
         take(Action::Storage("forgets the backup of session", session), next);
     }
     for pack in (0..PACKS).filter(|pack| has(state.doomed & state.packs, *pack)) {
@@ -63,9 +64,11 @@ fn read(protocol: &Protocol, state: &State, take: &mut dyn FnMut(Action, State))
     };
     let is_due = |session: &usize| {
         let of = &state.sessions[*session];
-        of.was_acknowledged && of.forget == Forget::None
+        of.was_acknowledged && state.sessions[protocol.first(*session)].forget == Forget::None
     };
-    if !(0..SESSIONS).filter(is_due).all(is_seen) {
+    let is_seen_of =
+        |session: usize| (0..SESSIONS).any(|other| protocol.first(other) == protocol.first(session) && is_seen(other));
+    if !(0..SESSIONS).filter(is_due).all(is_seen_of) {
         next.wrong = Wrong::ReaderMissedABackup;
     }
     take(Action::Reader("reads the sessions"), next);

@@ -23,6 +23,11 @@ pub(crate) fn steps(protocol: &Protocol, state: &State, number: usize, take: &mu
                     return go("finds that the destination has collected further", next, WriterStep::End);
                 }
                 generation
+            } else if let Work::Repack(target) = protocol.work[number]
+                && protocol.keeps(Rule::ReplacementsNotOlder)
+            {
+                let replaced = commits_of(protocol, state, target).map(|session| state.sessions[session].generation);
+                replaced.fold(newest_mark + 1, u8::max)
             } else {
                 newest_mark + 1
             };
@@ -129,7 +134,11 @@ fn has_collected_to(state: &State, generation: u8) -> bool {
 
 fn read_rest(protocol: &Protocol, state: &State, number: usize, go: &mut Go<'_>) {
     let of = protocol.session(number);
-    let Work::Backup(wanted) = protocol.work[number] else { return };
+    let wanted = match protocol.work[number] {
+        Work::Backup(wanted) => wanted,
+        Work::Repack(target) => return repack(protocol, state, number, target, go),
+        Work::Copy(_) | Work::Nothing => return,
+    };
     let condemned = state.writers[number].condemned;
     let indexed = protocol.indexed(state);
     let mut usable = indexed & state.packs;
@@ -160,6 +169,35 @@ fn read_rest(protocol: &Protocol, state: &State, number: usize, go: &mut Go<'_>)
     if protocol.adopts && orphans != 0 {
         refer("reads the rest and adopts packs", usable | orphans, orphans);
     }
+}
+
+/// The valid commits of a backup.
+fn commits_of(protocol: &Protocol, state: &State, target: usize) -> impl Iterator<Item = usize> {
+    let first = protocol.first(target);
+    protocol.valid(state).filter(move |session| protocol.first(*session) == first)
+}
+
+/// What a backup needs is read, to be stored anew; its commits will be replaced.
+fn repack(protocol: &Protocol, state: &State, number: usize, target: usize, go: &mut Go<'_>) {
+    let of = protocol.session(number);
+    let first = protocol.first(target);
+    let mut next = *state;
+    let wanted = protocol.chunks(of);
+    let is_live = protocol.live(state).any(|session| protocol.first(session) == first);
+    let generation = state.writers[number].generation;
+    let is_older = commits_of(protocol, state, target).any(|session| state.sessions[session].generation > generation);
+    let is_replaceable = is_live || !protocol.keeps(Rule::OnlyLiveReplaced);
+    let is_refused = is_older && protocol.keeps(Rule::ReplacementsNotOlder);
+    if !is_replaceable || is_refused || wanted & !state.chunks_of(state.packs) != 0 {
+        next.sessions[of].open = false;
+        return go("has nothing to replace", next, WriterStep::End);
+    }
+    let commits = commits_of(protocol, state, target).filter(|session| *session != of);
+    let ids = commits.fold(bit(first), |ids, session| ids | bit(session) | state.sessions[session].replaces);
+    next.contents[new_pack(number)] = wanted;
+    let own = bit(new_pack(number));
+    (next.sessions[of].index, next.sessions[of].closure, next.sessions[of].replaces) = (own, own, ids);
+    go("reads what the backup needs", next, WriterStep::Upload);
 }
 
 /// For each chunk the first pack that has it: where a session looks it up.

@@ -1,12 +1,12 @@
-//! Processes: writers, readers, and one who forgets and collects.
+//! Processes: writers, readers, and those who forget, repack and collect.
 
 use backup_core::ErrorKind;
 use backup_core::id::BackupId;
-use backup_core::maintenance::{CollectOptions, OpenSessions};
+use backup_core::maintenance::{CollectOptions, OpenSessions, RepackOptions};
 use backup_core::repository::{Backup, Repository};
 
 use crate::collector::{Omission, collect};
-use crate::oracle::{Oracle, bytes_of};
+use crate::oracle::{Oracle, bytes_of, ids};
 use crate::scheduler::Running;
 use crate::support::{chain, control, open, options, path};
 
@@ -50,9 +50,13 @@ pub(crate) fn reader(running: &Running, oracle: &Oracle, number: usize) {
             Ok(shown) => shown,
             Err(error) => panic!("listing: {}", chain(&error)),
         };
-        for id in due.iter().filter(|id| !oracle.is_forgotten(id)) {
-            assert!(shown.iter().any(|backup| backup.id == *id), "{id} was acknowledged and is not shown");
+        for id in due.iter().filter(|id| oracle.is_due(id)) {
+            assert!(
+                shown.iter().any(|backup| ids(backup).any(|of| of == id)),
+                "{id} was acknowledged and is not shown"
+            );
         }
+        assert_each_once(&shown);
         if shown.is_empty() {
             continue;
         }
@@ -60,27 +64,39 @@ pub(crate) fn reader(running: &Running, oracle: &Oracle, number: usize) {
         let expected = oracle.content(&backup.host);
         match content(&repository, backup) {
             Ok(found) => assert!(found == expected, "{} of {} is restored wrong", backup.id, backup.host),
-            Err(_) if oracle.is_forgotten(&backup.id) => {}
+            Err(_) if oracle.is_forgotten(backup) => {}
             Err(error) => panic!("{} of {}: {}", backup.id, backup.host, chain(&error)),
         }
     }
 }
 
-/// Forgets some backups and collects: with the engine's own collector, or by the steps of the format alone. Both are at
+/// Forgets some backups, repacks, and collects: with the engine's own collector, or by the steps of the format alone. Both are at
 /// work in one repository. What is left out, the second one leaves out.
 pub(crate) fn maintainer(running: &Running, oracle: &Oracle, signer: &Repository, number: usize, omission: Omission) {
     let storage = running.storage();
     let Ok(repository) = open(running.storage(), 300 + number as u64) else { return };
-    for _ in 0..1 + running.below(3) {
+    for _ in 0..1 + running.below(4) {
         if running.below(3) > 0
             && let Ok(shown) = repository.backups()
             && !shown.is_empty()
         {
-            let id = shown[running.below(shown.len())].id;
-            oracle.forgets(id);
-            match repository.forget(&[id], &control(1)) {
-                Ok(_) => {}
+            let backup = &shown[running.below(shown.len())];
+            // By any id that it has or had.
+            let known: Vec<BackupId> = ids(backup).copied().collect();
+            oracle.forgets(backup);
+            match repository.forget(&[known[running.below(known.len())]], &control(1)) {
+                Ok(_) => oracle.was_forgotten(backup),
                 Err(error) => expect_kind(&error, &[ErrorKind::NotFound]),
+            }
+        }
+        if running.is_dead() {
+            return;
+        }
+        if omission == Omission::Nothing && running.below(4) > 0 {
+            let options = RepackOptions::default().with_below_percent(100);
+            match repository.repack(&options, &control(1)) {
+                Ok(report) => oracle.repacked(report.backups.len()),
+                Err(error) => expect_kind(&error, &[]),
             }
         }
         if running.is_dead() {
@@ -110,14 +126,22 @@ fn expect_kind(error: &backup_core::Error, others: &[ErrorKind]) {
     assert!(usual.contains(&error.kind()) || others.contains(&error.kind()), "{}", chain(error));
 }
 
+/// However many programs replaced a backup.
+fn assert_each_once(shown: &[Backup]) {
+    let hosts: std::collections::BTreeSet<&str> = shown.iter().map(|backup| backup.host.as_str()).collect();
+    assert_eq!(hosts.len(), shown.len(), "a backup is shown twice");
+}
+
 /// When all is over: whoever opens the repository finds what was promised, and can go on.
 pub(crate) fn check(repository: &Repository, oracle: &Oracle) -> u64 {
     let shown = repository.backups().unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let ids: Vec<BackupId> = shown.iter().map(|backup| backup.id).collect();
+    let known: Vec<&BackupId> = shown.iter().flat_map(ids).collect();
     for id in oracle.due() {
-        assert!(ids.contains(&id), "{id} was acknowledged and is lost");
+        assert!(known.contains(&&id), "{id} was acknowledged and is lost");
     }
+    assert_each_once(&shown);
     for backup in &shown {
+        assert!(!oracle.is_gone(backup), "{} was forgotten and is shown", backup.id);
         let expected = oracle.content(&backup.host);
         let found = content(repository, backup)
             .unwrap_or_else(|error| panic!("{} of {}: {}", backup.id, backup.host, chain(&error)));

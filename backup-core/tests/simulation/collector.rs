@@ -31,6 +31,8 @@ type Outcome<T> = Result<T, StorageError>;
 #[derive(Clone)]
 struct Commit {
     bytes: Vec<u8>,
+    generation: u64,
+    replaces: Vec<BackupId>,
     body: ObjectName,
     closure: ObjectName,
     indexes: Vec<ObjectName>,
@@ -44,6 +46,7 @@ struct History {
     ended: BTreeSet<u32>,
     newest_final: u32,
     indexes: BTreeSet<ObjectName>,
+    forgotten: BTreeSet<BackupId>,
     live: BTreeMap<BackupId, Commit>,
     valid: BTreeMap<BackupId, Commit>,
     open: BTreeSet<(u32, SessionId)>,
@@ -142,10 +145,17 @@ impl History {
                 history.add(&bytes);
             }
         }
-        history.live = history.valid.clone();
         for object in list_all(storage, "forgets/")? {
-            history.live.remove(&object.key.as_str()["forgets/".len()..].parse().unwrap());
+            history.forgotten.insert(object.key.as_str()["forgets/".len()..].parse().unwrap());
         }
+        history.live = history.valid.clone();
+        history.live.retain(|id, commit| {
+            let is_replaced = history
+                .valid
+                .values()
+                .any(|other| other.generation >= commit.generation && other.replaces.contains(id));
+            !is_replaced && !is_forgotten(&history.forgotten, id, commit)
+        });
         Ok(history)
     }
 
@@ -154,7 +164,10 @@ impl History {
         let (body, closure) = (name_of(payload.get(4).bytes()), name_of(payload.get(6).bytes()));
         let indexes = payload.get(5).array().iter().map(|name| name_of(name.bytes())).collect();
         let id = BackupId::new(*blake3::hash(bytes).as_bytes());
-        self.valid.insert(id, Commit { bytes: bytes.to_vec(), body, closure, indexes });
+        let earlier = payload.find(13).map(Item::array).unwrap_or_default();
+        let replaces = earlier.iter().map(|id| BackupId::new(id.bytes().try_into().unwrap())).collect();
+        let generation = payload.get(3).number();
+        self.valid.insert(id, Commit { bytes: bytes.to_vec(), generation, replaces, body, closure, indexes });
     }
 
     /// Packs, bodies and index segments that live backups need.
@@ -170,6 +183,10 @@ impl History {
         }
         Ok(needed)
     }
+}
+
+fn is_forgotten(forgotten: &BTreeSet<BackupId>, id: &BackupId, commit: &Commit) -> bool {
+    commit.replaces.iter().chain([id]).any(|id| forgotten.contains(id))
 }
 
 fn number(text: Option<&str>) -> u32 {
@@ -231,6 +248,13 @@ pub(crate) fn collect(
     let indexes: Vec<ObjectName> = indexes.into_iter().collect();
     if omission == Omission::Checkpoint {
         checkpoint.clear();
+    }
+    for (id, commit) in &history.valid {
+        if commit.generation <= u64::from(of) && is_forgotten(&history.forgotten, id, commit) {
+            for id in commit.replaces.iter().chain([id]).filter(|id| !history.forgotten.contains(id)) {
+                decide(storage, testing::forget(signer, *id).unwrap())?;
+            }
+        }
     }
     // G7.
     let finale = testing::collection_final(signer, of, &condemned, &checkpoint, &indexes).unwrap();

@@ -34,6 +34,8 @@ struct Run {
     events: Events,
     acknowledged: u64,
     forgotten: u64,
+    /// New commits of backups whose packs were replaced.
+    repacked: u64,
     /// Backups at the end.
     shown: u64,
     /// Collections that ended, by a final or an abort.
@@ -44,7 +46,8 @@ fn base() -> MemoryStorage {
     static BASE: OnceLock<MemoryStorage> = OnceLock::new();
     let made = || {
         let storage = memory();
-        init_with(storage.clone(), &small_options(), 1).unwrap();
+        // One pack a backup: what others share of it is a part.
+        init_with(storage.clone(), &small_options().with_pack_target(256 << 10), 1).unwrap();
         (*storage).clone()
     };
     BASE.get_or_init(made).clone()
@@ -91,7 +94,14 @@ fn run(seed: u64, omission: Omission) -> Run {
     let events = scheduler.settle();
     let shown = actors::check(&open(storage.clone(), 98).unwrap(), &oracle);
     let ended = storage.snapshot().keys().filter(|key| is_decision(key)).count() as u64;
-    Run { events, acknowledged: oracle.acknowledged_count(), forgotten: oracle.forgotten_count(), shown, ended }
+    Run {
+        events,
+        acknowledged: oracle.acknowledged_count(),
+        forgotten: oracle.forgotten_count(),
+        repacked: oracle.repacked_count(),
+        shown,
+        ended,
+    }
 }
 
 fn is_decision(key: &Key) -> bool {
@@ -128,12 +138,14 @@ fn what_was_acknowledged_restores_until_it_is_forgotten() {
         all.events.late_puts += run.events.late_puts;
         all.acknowledged += run.acknowledged;
         all.forgotten += run.forgotten;
+        all.repacked += run.repacked;
         all.shown += run.shown;
         all.ended += run.ended;
     }
     println!("{seeds} worlds: {all:#?}");
     let events = all.events;
-    let counts = [events.sleeps, events.crashes, events.failures, events.late_puts, all.forgotten, all.ended];
+    let counts =
+        [events.sleeps, events.crashes, events.failures, events.late_puts, all.forgotten, all.repacked, all.ended];
     assert!(counts.iter().all(|count| *count > seeds / 10), "something hardly happens: {all:#?}");
 }
 

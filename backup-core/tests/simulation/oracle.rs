@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use backup_core::id::BackupId;
+use backup_core::repository::Backup;
 
 use crate::support::noise;
 
@@ -17,8 +18,18 @@ struct Known {
     acknowledged: BTreeMap<BackupId, String>,
     /// Those whose makers were told that they do not exist.
     refused: BTreeSet<String>,
-    /// Those that somebody began to forget.
+    /// Those that somebody began to forget, by every id that they had then.
     forgotten: BTreeSet<BackupId>,
+    forgotten_count: u64,
+    /// Those of them whose forgetting came to its end.
+    gone: BTreeSet<BackupId>,
+    /// Backups that got new commits.
+    repacked: u64,
+}
+
+/// Every id that a backup has or had.
+pub(crate) fn ids(backup: &Backup) -> impl Iterator<Item = &BackupId> {
+    backup.replaces.iter().chain([&backup.id])
 }
 
 #[derive(Default)]
@@ -41,12 +52,36 @@ impl Oracle {
         self.with(|known| known.refused.insert(host.to_owned()));
     }
 
-    pub(crate) fn forgets(&self, id: BackupId) {
-        self.with(|known| known.forgotten.insert(id));
+    pub(crate) fn forgets(&self, backup: &Backup) {
+        self.with(|known| {
+            known.forgotten_count += u64::from(!ids(backup).any(|id| known.forgotten.contains(id)));
+            known.forgotten.extend(ids(backup));
+        });
     }
 
-    pub(crate) fn is_forgotten(&self, id: &BackupId) -> bool {
-        self.with(|known| known.forgotten.contains(id))
+    pub(crate) fn is_forgotten(&self, backup: &Backup) -> bool {
+        self.with(|known| ids(backup).any(|id| known.forgotten.contains(id)))
+    }
+
+    pub(crate) fn was_forgotten(&self, backup: &Backup) {
+        self.with(|known| known.gone.extend(ids(backup)));
+    }
+
+    /// Whether it must not be shown any more.
+    pub(crate) fn is_gone(&self, backup: &Backup) -> bool {
+        self.with(|known| ids(backup).any(|id| known.gone.contains(id)))
+    }
+
+    pub(crate) fn repacked(&self, count: usize) {
+        self.with(|known| known.repacked += count as u64);
+    }
+
+    pub(crate) fn repacked_count(&self) -> u64 {
+        self.with(|known| known.repacked)
+    }
+
+    pub(crate) fn is_due(&self, id: &BackupId) -> bool {
+        self.with(|known| !known.forgotten.contains(id))
     }
 
     /// Backups that must be there.
@@ -59,7 +94,7 @@ impl Oracle {
     }
 
     pub(crate) fn forgotten_count(&self) -> u64 {
-        self.with(|known| known.forgotten.len() as u64)
+        self.with(|known| known.forgotten_count)
     }
 
     /// What a backup that is shown must hold. One that was refused may not be shown.

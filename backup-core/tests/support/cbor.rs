@@ -136,6 +136,14 @@ impl Item {
         }
     }
 
+    /// The field of a map with this key, if there is one.
+    pub fn find(&self, key: u64) -> Option<&Item> {
+        match self {
+            Self::Map(fields) => fields.iter().find(|(known, _)| *known == key).map(|(_, item)| item),
+            other => panic!("no map: {other:?}"),
+        }
+    }
+
     /// Replaces a field or puts a new one at its place.
     pub fn set(&mut self, key: u64, item: impl Into<Item>) {
         let fields = self.fields();
