@@ -582,11 +582,11 @@ pub(crate) struct Forget {
     /// Keep what has this tag; may be repeated
     #[arg(long, value_name = "TEXT", group = "policy", help_heading = "Policy")]
     pub(crate) keep_tag: Vec<String>,
-    /// Apply the policy to backups that have this in common; a list of host, kind and labels, or `none`
+    /// Apply the policy to backups that have this in common; a list of host, kind, labels and tags, or `none`
     #[arg(
         long,
         value_name = "LIST",
-        default_value = "host,kind,labels",
+        default_value = "host,kind,labels,tags",
         value_delimiter = ',',
         help_heading = "Policy"
     )]
@@ -614,6 +614,8 @@ pub(crate) enum GroupBy {
     Kind,
     /// All labels.
     Labels,
+    /// All tags.
+    Tags,
     /// Nothing.
     None,
 }

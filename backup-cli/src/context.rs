@@ -11,14 +11,14 @@ use backup_adapters::{Cache, CachedStorage, Limits, LocalStorage, OsClock, creat
 use backup_core::Error;
 use backup_core::entropy::OsEntropy;
 use backup_core::progress::CancelToken;
-use backup_core::repository::{Control, Environment, LockedRepository, Repository, UnlockOptions};
+use backup_core::repository::{Control, Environment, LockedRepository, Problem, Repository, UnlockOptions};
 use backup_core::storage::Storage;
 
 use crate::arguments::{Files, Global};
 use crate::exit::Failure;
 use crate::interrupt;
-use crate::output::Output;
 use crate::output::progress::Progress;
+use crate::output::{Output, text};
 use crate::password::Unlock;
 
 /// The global options, put to use.
@@ -98,6 +98,22 @@ impl<'a> Context<'a> {
             None => Arc::new(LocalStorage::create(Path::new(url))?),
         };
         Ok(self.limited(storage))
+    }
+
+    /// Whether an address is that of the repository itself, as far as addresses tell.
+    pub(crate) fn is_own(&self, url: &OsStr) -> Result<bool, Failure> {
+        let own = self.url()?;
+        let real = |url: &OsStr| std::fs::canonicalize(url).ok();
+        Ok(own == url || matches!((real(own), real(url)), (Some(one), Some(other)) if one == other))
+    }
+
+    /// Warns of records that may be those of backups which are not shown for that. Returns whether there are none.
+    pub(crate) fn warn_of_lost(&self, lost: &[Problem]) -> bool {
+        for problem in lost {
+            let line = format!("{}: {}; backups may be missing, see `backup verify`", problem.name, problem.message);
+            self.output.warning(&text::clean(&line));
+        }
+        lost.is_empty()
     }
 
     /// The repository without its password.

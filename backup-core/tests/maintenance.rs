@@ -308,6 +308,51 @@ fn nothing_is_collected_where_a_backup_may_be_hidden() {
     }
 }
 
+/// The final has the commits of all backups. A backup that is made without it must not make a collection believe that
+/// there are no others.
+#[test]
+fn a_lost_final_is_noticed_by_what_is_gone() {
+    let (storage, repository) = new_repository();
+    let made: Vec<BackupId> = (1..=4).map(|number| back_up(&repository, number).unwrap().id).collect();
+    repository.forget(&made[1..2], &control(1)).unwrap();
+    repository.collect(&revoking(), &control(1)).unwrap();
+    let outcome = "collections/00000001/outcome".parse_key();
+    let record = get(&storage, &outcome);
+    for lost in [true, false] {
+        let harmed = Arc::new((*storage).clone());
+        match lost {
+            true => harmed.delete(&outcome).unwrap(),
+            false => overwrite(&harmed, &outcome, b"rotten".to_vec()),
+        }
+        let repository = open(harmed.clone(), 71).unwrap();
+        assert!(repository.backups().unwrap().is_empty());
+        let said = repository.lost_records().unwrap();
+        assert_eq!(said.len(), 1, "{said:?}");
+        let receipt = locked(&harmed)
+            .copy_to(&(Arc::new(MemoryStorage::new()) as Arc<dyn Storage>), &CopyOptions::default(), &control(1))
+            .unwrap();
+        assert!(!receipt.ok && !receipt.problems.is_empty(), "a copy of nothing is not good");
+        let report = locked(&harmed).verify(&VerifyOptions::new(VerifyLevel::Presence), &control(1)).unwrap();
+        assert!(!report.ok);
+        back_up(&repository, 9).unwrap();
+        let before = keys_of(&harmed, "packs/");
+        for _ in 0..3 {
+            let error = repository.collect(&revoking(), &control(1)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+            assert!(error.to_string().contains("collections/00000001/outcome"), "{error}");
+            assert!(repository.plan_collection(&revoking(), &control(1)).is_err());
+        }
+        assert_eq!(keys_of(&harmed, "packs/"), before);
+        // Brought back, from a copy say, it has everything again.
+        drop(harmed.delete(&outcome));
+        harmed.put(&outcome, record.clone().into(), PutMode::Create).unwrap();
+        let repository = open(harmed, 72).unwrap();
+        for (id, number) in [(made[0], 1), (made[2], 3), (made[3], 4)] {
+            assert_restores(&repository, id, number);
+        }
+    }
+}
+
 #[test]
 fn a_mark_that_nobody_signed_is_passed_over() {
     let (storage, repository) = new_repository();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use backup_core::source::BlockSink;
@@ -66,6 +67,18 @@ impl SharedFile {
         Ok(Self { directory, unfinished, name, target: target.to_path_buf(), file })
     }
 
+    /// Tells this file from another that came to stand in its place: shards that wrote to different files are no whole.
+    ///
+    /// # Errors
+    ///
+    /// Where its metadata cannot be read.
+    pub fn identity(&self) -> io::Result<String> {
+        let metadata = self.file.metadata()?;
+        // Numbers of files are used again; not every file system says when one was made.
+        let made = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(format!("{}-{}", metadata.ino(), made.map_or(0, |made| made.as_nanos())))
+    }
+
     /// Gives it the name of its target, durably: for who knows that all shards are complete.
     ///
     /// # Errors
@@ -127,7 +140,6 @@ fn exists(target: &Path) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 

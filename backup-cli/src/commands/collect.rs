@@ -143,7 +143,8 @@ fn show_report(
         })?;
     }
     for session in &report.waiting_for {
-        context.output.error_line(&format!("the collection waits for {}", describe(session)));
+        let way = "run it again when that has ended; --revoke-after 0s gives it up";
+        context.output.error_line(&format!("the collection waits for {}: {way}", describe(session)));
     }
     show_problems(context, problems);
     Ok(Exit::complete(is_complete))

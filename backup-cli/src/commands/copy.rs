@@ -27,6 +27,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Copy) -> Result<Exit, Failu
         .with_backups(find_commits(&locked, &arguments.backups)?)
         .with_verify(level)
         .with_check_existing(arguments.check_existing);
+    if context.is_own(&arguments.to)? {
+        return Err(Failure::usage("--to is the repository itself"));
+    }
     let destination = context.destination(&arguments.to)?;
     let (receipt, seconds) = match another(&locked, &destination) {
         Some(there) => reencrypt(context, arguments, locked, there, &options)?,

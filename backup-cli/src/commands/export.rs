@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Export) -> Result<Exit, Fai
     let report = write_file(&arguments.to, |out| export(&locked, &options, out, &context.control(&progress)))?;
     drop(progress);
     show(context, &arguments.to, &report)?;
-    Ok(Exit::Fine)
+    Ok(Exit::complete(context.warn_of_lost(&locked.lost_records()?)))
 }
 
 fn show(context: &Context<'_>, to: &Path, report: &ExportReport) -> Result<(), Failure> {

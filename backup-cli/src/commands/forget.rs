@@ -82,7 +82,11 @@ fn policy(arguments: &Forget) -> Result<RetentionPolicy, Failure> {
     if by(GroupBy::None) && arguments.group_by.len() > 1 {
         return Err(Failure::usage("--group-by none stands alone"));
     }
-    policy.group_by = Grouping::new(by(GroupBy::Host), by(GroupBy::Kind), by(GroupBy::Labels));
+    policy.group_by = Grouping::NONE;
+    policy.group_by.host = by(GroupBy::Host);
+    policy.group_by.kind = by(GroupBy::Kind);
+    policy.group_by.labels = by(GroupBy::Labels);
+    policy.group_by.tags = by(GroupBy::Tags);
     Ok(policy)
 }
 
@@ -173,12 +177,13 @@ fn show(context: &Context<'_>, shown: &Shown<'_>) -> Result<Exit, Failure> {
                     text::time(backup.started),
                     group.kind.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
                     group.host.as_ref().map_or_else(|| "-".to_owned(), |host| text::clean(host)),
+                    group.tags.iter().flatten().map(|tag| text::clean(tag)).collect::<Vec<_>>().join(","),
                     if reasons.is_empty() { "forget".to_owned() } else { "keep".to_owned() },
                     reasons.join(","),
                 ]);
             }
         }
-        context.output.text(|out| text::table(out, &["ID", "TIME", "KIND", "HOST", "", "WHY"], &rows))?;
+        context.output.text(|out| text::table(out, &["ID", "TIME", "KIND", "HOST", "TAGS", "WHAT", "WHY"], &rows))?;
     }
     if !shown.done || context.output.has_summaries() {
         let verb = if shown.done { "forgot" } else { "would forget" };

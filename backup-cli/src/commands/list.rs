@@ -29,7 +29,8 @@ pub(crate) fn run(context: &Context<'_>, arguments: &List) -> Result<Exit, Failu
     for backup in &unreadable {
         context.output.error_line(&text::unreadable(backup));
     }
-    Ok(Exit::complete(unreadable.is_empty()))
+    let is_whole = context.warn_of_lost(&repository.lost_records()?);
+    Ok(Exit::complete(unreadable.is_empty() && is_whole))
 }
 
 fn row(backup: &Backup) -> Vec<String> {

@@ -7,7 +7,8 @@ use crate::output::text;
 pub(crate) fn run(context: &Context<'_>) -> Result<Exit, Failure> {
     let repository = context.repository()?;
     let status = repository.status()?;
-    let exit = Exit::complete(status.newest_unreadable.is_none());
+    let is_whole = context.warn_of_lost(&repository.lost_records()?);
+    let exit = Exit::complete(status.newest_unreadable.is_none() && is_whole);
     if context.output.is_json() {
         context.output.json(&status)?;
         return Ok(exit);

@@ -28,6 +28,11 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Verify) -> Result<Exit, Fai
         None if arguments.compare.is_empty() => Some(Level::Content),
         None => None,
     };
+    // The table of an archive says what was put into it, not what is left.
+    let level = match level {
+        Some(Level::Presence) if context.is_archive() => Some(Level::Bytes),
+        level => level,
+    };
     if !arguments.compare.is_empty() && arguments.backup.len() > 1 {
         return Err(Failure::usage("--compare takes one --backup"));
     }

@@ -53,6 +53,33 @@ fn forgetting_and_collecting_show_a_plan_and_then_do_it() {
 }
 
 #[test]
+fn what_tags_tell_apart_is_kept_apart() {
+    let world = World::new();
+    let make = |tag: &str, number: u64| {
+        world.file("data", noise(1000, number));
+        world.create(["--tag".into(), tag.into(), world.path("data").into_os_string()])
+    };
+    let ids = [make("files", 1), make("files", 2), make("db", 3)];
+    world.run(["forget", "--keep-last", "1", "--yes"]).success();
+    assert_eq!(world.backups(), ids[1..]);
+    world.run(["forget", "--keep-last", "1", "--group-by", "host,kind", "--yes"]).success();
+    assert_eq!(world.backups(), ids[2..]);
+}
+
+#[test]
+fn a_copy_of_what_forgot_is_whole() {
+    let (world, ids) = three_backups();
+    world.run(["forget", "--yes", &ids[1]]).success();
+    world.run(["collect", "--yes", "--revoke-after", "0s"]).success();
+    world.run(["copy", "--to", "site"]).success();
+    world.run(["verify", "-r", "site", "--level", "content"]).success();
+    world.run(["forget", "-r", "site", "--yes", &ids[0]]).success();
+    world.run(["collect", "-r", "site", "--yes", "--revoke-after", "0s"]).success();
+    world.run(["verify", "-r", "site"]).success();
+    world.run(["copy", "--to", "repository"]).code(2).says("the repository itself");
+}
+
+#[test]
 fn repacking_shows_a_plan_and_then_makes_packs_smaller() {
     let world = World::new();
     let (shared, own) = (noise(2 << 20, 0), |number| noise(4 << 20, number));

@@ -189,3 +189,37 @@ fn one_file_is_written_by_several_processes_and_seen_when_it_is_whole() {
         .code(2)
         .says("a directory, a file or a block device");
 }
+
+#[test]
+fn reports_are_not_taken_for_what_is_in_the_target() {
+    let world = World::new();
+    let tree = world.tree();
+    let backup = world.create([tree.as_os_str()]);
+    let arguments = [backup.as_str(), "--to", "here"];
+    let reports = restored_in_shards(&world, 2, &arguments);
+    let elsewhere = [backup.as_str(), "--to", "elsewhere"];
+    assert_eq!(merged(&world, &elsewhere, &reports).code(3).json()["complete"], false);
+    let end = merged(&world, &arguments, &reports).success().json();
+    assert_eq!(end["problem_count"], 0);
+
+    // Shards of a file of which the first one wrote to another file.
+    world.file("big", noise(4 << 20, 3));
+    let backup = world.create([world.path("big").as_os_str()]);
+    let entry = world.path("big").to_string_lossy().trim_start_matches('/').to_owned();
+    let shard = |number: &str| {
+        let shard = format!("{number}/2");
+        let done = world.run(["restore", "--json", &backup, "--entry", &entry, "--to", "one", "--shard", &shard]);
+        world.file(&format!("part-{number}"), &done.success().stdout)
+    };
+    let first = shard("1");
+    let unfinished = fs::read_dir(world.path(".")).unwrap().map(|file| file.unwrap().path());
+    let unfinished = unfinished.into_iter().find(|path| path.to_string_lossy().contains("/.restore-")).unwrap();
+    fs::remove_file(unfinished).unwrap();
+    let second = shard("2");
+    let end = ["restore", &backup, "--entry", &entry, "--to", "one", "--merge"].map(PathBuf::from);
+    world.run(end.iter().chain([&first, &second])).code(1).says("not all shards wrote to this file");
+    assert!(!world.path("one").exists());
+    let first = shard("1");
+    world.run(end.iter().chain([&first, &second])).success();
+    assert!(fs::read(world.path("one")).unwrap() == noise(4 << 20, 3));
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::copy::objects::at_destination;
+use crate::copy::verbatim::bring_forgets;
 use crate::copy::{CopiedBackup, CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
 use crate::error::{Error, Result};
 use crate::id::BackupId;
@@ -47,6 +48,8 @@ impl Repository {
         // The handle may be of before the other copy.
         destination.inner.forget_view();
         let anew = self.make_copies(destination, CopyMethod::SignedAnew, &history, &selected, options, control)?;
+        let (from, to) = (&self.inner, &destination.inner);
+        bring_forgets(&*from.storage, &from.signers, &history, &*to.storage, control)?;
         Ok(joined(receipt, anew, options))
     }
 }

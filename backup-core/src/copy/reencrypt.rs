@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::copy::arrivals::{Arrival, Arrivals, names_of};
 use crate::copy::objects::at_destination;
-use crate::copy::verbatim::{State, line, named};
+use crate::copy::verbatim::{State, line, named, problems_of};
 use crate::copy::{CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
 use crate::error::{Error, Result};
 use crate::format::layout::Place;
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::progress::Event;
 use crate::repository::{
     Backup, BackupOptions, BackupSession, Control, Earlier, Inherited, LockedRepository, NamedObject, Origin, Parent,
-    Problem, Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, source_of,
+    Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, source_of,
 };
 use crate::session::{Commit, History};
 
@@ -92,12 +92,13 @@ impl Repository {
         }
         let verification = copy.verify(options)?;
         let Copy { arrivals, mut states, written, needed, .. } = copy;
-        let mut problems: Vec<Problem> =
-            history.flaws.iter().map(|flaw| Problem::new(&flaw.key, error_chain(&flaw.error))).collect();
+        let lost = history.lost(&*self.inner.storage)?;
+        let mut problems = problems_of(history, &lost);
         problems.extend(arrivals.problems);
         let is_asked_for = |state: &State| state.status != CopyStatus::Forgotten || !options.backups.is_empty();
         let ok = states.values().all(|state| state.is_there() || !is_asked_for(state))
-            && verification.as_ref().is_none_or(|report| report.ok);
+            && verification.as_ref().is_none_or(|report| report.ok)
+            && lost.is_empty();
         let backups = selected.iter().filter_map(|commit| Some(line(commit, states.remove(&commit.id)?))).collect();
         let found: BTreeMap<&ObjectName, &u64> =
             needed.iter().filter(|(name, _)| !written.contains_key(&Place::Pack(**name))).collect();

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::repository::{
     Control, LockedRepository, NamedObject, Problem, Site, VerifyOptions, arrived, each, error_chain, read_closure,
 };
-use crate::session::{Closure, Commit, History, Records, SessionWriter, outcome_object, probe};
+use crate::session::{Closure, Commit, History, Records, SessionWriter, Signers, outcome_object, probe};
 use crate::storage::{PutMode, Storage, StorageError};
 
 /// Backups that are opened and decided together: a history is read three times for each group.
@@ -50,17 +50,18 @@ impl LockedRepository {
         }
         let history = self.with_records(control, History::read)?;
         let selected = history.select(&options.backups)?;
+        let lost = history.lost(&*self.storage)?;
         if !self.config.single_writer {
             probe(&**destination, &*self.environment.entropy).map_err(at_destination)?;
         }
         let mut problems = keys::bring(self, &**destination)?;
-        problems.extend(history.flaws.iter().map(|flaw| Problem::new(&flaw.key, error_chain(&flaw.error))));
+        problems.extend(problems_of(&history, &lost));
         let carrier = Carrier::new(&*self.storage, &**destination, options, control);
         let mut copy =
             Copy { source: self, history, carrier, listed: listing(&*self.storage)?, states: BTreeMap::new() };
         copy.segments()?;
         copy.backups(&selected)?;
-        copy.forgets()?;
+        bring_forgets(&*self.storage, &self.signers, &copy.history, &**destination, control)?;
         let Copy { mut states, carrier, history, .. } = copy;
         let tally = carrier.into_tally()?;
         let copied: Vec<BackupId> =
@@ -80,7 +81,8 @@ impl LockedRepository {
         }
         let is_asked_for = |state: &State| state.status != CopyStatus::Forgotten || !options.backups.is_empty();
         let ok = states.values().all(|state| state.is_there() || !is_asked_for(state))
-            && verification.as_ref().is_none_or(|report| report.ok);
+            && verification.as_ref().is_none_or(|report| report.ok)
+            && lost.is_empty();
         let backups = selected.iter().filter_map(|commit| Some(line(commit, states.remove(&commit.id)?))).collect();
         Ok(CopyReceipt {
             repository: self.id(),
@@ -100,6 +102,42 @@ impl LockedRepository {
             verification,
         })
     }
+}
+
+/// What is wrong with the records of the source, `lost` being those that may hide backups.
+pub(crate) fn problems_of(history: &History, lost: &[(String, String)]) -> Vec<Problem> {
+    let flaws = history.flaws.iter().map(|flaw| Problem::new(&flaw.key, error_chain(&flaw.error)));
+    let is_new = |(key, _): &&(String, String)| !history.flaws.iter().any(|flaw| flaw.key == *key);
+    flaws.chain(lost.iter().filter(is_new).map(|(key, reason)| Problem::new(key, reason))).collect()
+}
+
+/// Backups that were forgotten and collected at the source are named by those that came behind them. Their forget
+/// records say at the destination that they are not lost.
+pub(crate) fn bring_forgets(
+    source: &dyn Storage,
+    signers: &Signers,
+    history: &History,
+    destination: &dyn Storage,
+    control: &Control,
+) -> Result<()> {
+    let each = each(control);
+    let records = Records { storage: destination, signers, each: &each };
+    let there = History::read(&records).map_err(at_destination)?;
+    for id in there.missing().intersection(&history.forgotten) {
+        control.cancel().check()?;
+        let key = Place::Forget(*id).key();
+        let bytes = match source.get(&key, limits::COMMIT) {
+            Ok(bytes) => bytes,
+            // The source needs it no more: a collection there has just ended.
+            Err(StorageError::NotFound) => continue,
+            Err(error) => return Err(Error::storage("get", &key, error)),
+        };
+        match destination.put(&key, bytes, PutMode::Create) {
+            Ok(()) | Err(StorageError::AlreadyExists) => {}
+            Err(error) => return Err(at_destination(Error::storage("put", &key, error))),
+        }
+    }
+    Ok(())
 }
 
 /// What became of a backup.
@@ -290,33 +328,11 @@ impl Copy<'_> {
         let needed = self.needs(&Member { commit: newer, closure });
         self.carrier.carry(&needed, &listing(storage).map_err(at_destination)?)?;
         Ok(match self.carrier.failure(needed.into_iter().map(|one| one.object.place))? {
-            Some(reason) => State::failed(format!("backup {} at the destination replaced it: {reason}", newer.id.short())),
+            Some(reason) => {
+                State::failed(format!("backup {} at the destination replaced it: {reason}", newer.id.short()))
+            }
             None => State::at(CopyStatus::Found, newer.id),
         })
-    }
-
-    /// Backups that were forgotten and collected at the source are named by those that came behind them. Their forget
-    /// records say that they are not lost.
-    fn forgets(&self) -> Result<()> {
-        let each = each(self.carrier.control);
-        let storage = self.carrier.destination;
-        let records = Records { storage, signers: &self.source.signers, each: &each };
-        let there = History::read(&records).map_err(at_destination)?;
-        for id in there.missing().intersection(&self.history.forgotten) {
-            self.carrier.control.cancel().check()?;
-            let key = Place::Forget(*id).key();
-            let bytes = match self.source.storage.get(&key, limits::COMMIT) {
-                Ok(bytes) => bytes,
-                // The source needs it no more: a collection there has just ended.
-                Err(StorageError::NotFound) => continue,
-                Err(error) => return Err(Error::storage("get", &key, error)),
-            };
-            match storage.put(&key, bytes, PutMode::Create) {
-                Ok(()) | Err(StorageError::AlreadyExists) => {}
-                Err(error) => return Err(at_destination(Error::storage("put", &key, error))),
-            }
-        }
-        Ok(())
     }
 
     /// Puts the outcome as it is (W4). Returns what became of the backup where it cannot be.

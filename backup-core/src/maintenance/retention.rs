@@ -66,19 +66,18 @@ pub struct Grouping {
     pub kind: bool,
     /// Backups with the same labels.
     pub labels: bool,
+    /// Backups with the same tags.
+    pub tags: bool,
 }
 
 impl Grouping {
-    /// A grouping.
-    #[must_use]
-    pub const fn new(host: bool, kind: bool, labels: bool) -> Self {
-        Self { host, kind, labels }
-    }
+    /// A grouping by nothing: all backups are one group.
+    pub const NONE: Self = Self { host: false, kind: false, labels: false, tags: false };
 }
 
 impl Default for Grouping {
     fn default() -> Self {
-        Self::new(true, true, true)
+        Self { host: true, kind: true, labels: true, tags: true }
     }
 }
 
@@ -111,7 +110,7 @@ pub enum KeepReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ForgetPlan {
-    /// By group, in the order of host, kind and labels.
+    /// By group, in the order of host, kind, labels and tags.
     pub groups: Vec<ForgetGroup>,
     /// Backups that cannot be opened. No policy forgets them.
     pub unreadable: Vec<UnreadableBackup>,
@@ -135,6 +134,8 @@ pub struct ForgetGroup {
     pub kind: Option<BackupKind>,
     /// Their labels, where they are grouped by them.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Their tags, where they are grouped by them.
+    pub tags: Option<BTreeSet<String>>,
     /// The backups, oldest first.
     pub backups: Vec<PlannedBackup>,
 }
@@ -183,13 +184,15 @@ fn plan(policy: &RetentionPolicy, backups: &[Backup], now: Timestamp) -> Vec<For
             by.host.then(|| backup.host.clone()),
             by.kind.then(|| backup.kind.clone()),
             by.labels.then(|| backup.labels.clone()),
+            by.tags.then(|| backup.tags.iter().cloned().collect()),
         );
         groups.entry(key).or_default().push(backup);
     }
-    let group = |((host, kind, labels), backups): ((_, _, _), Vec<&Backup>)| ForgetGroup {
+    let group = |((host, kind, labels, tags), backups): ((_, _, _, _), Vec<&Backup>)| ForgetGroup {
         host,
         kind,
         labels,
+        tags,
         backups: keep(policy, &backups, now),
     };
     groups.into_iter().map(group).collect()
@@ -347,8 +350,8 @@ mod tests {
             })
         };
         assert_eq!(kept(&last(Grouping::default()), &made).len(), 3);
-        assert_eq!(kept(&last(Grouping::new(true, true, false)), &made), [2, 0]);
-        assert_eq!(kept(&last(Grouping::new(false, true, false)), &made), [2]);
+        assert_eq!(kept(&last(Grouping { labels: false, ..Grouping::default() }), &made), [2, 0]);
+        assert_eq!(kept(&last(Grouping { kind: true, ..Grouping::NONE }), &made), [2]);
     }
 
     proptest! {

@@ -182,6 +182,32 @@ impl Stage {
         }
     }
 
+    /// Refuses to go on with a mark whose collection had ended, and whose outcome was lost: what it condemned would not be
+    /// gone otherwise. The outcome had the commits of all backups.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] naming the outcome; [`Error::Storage`].
+    pub(super) fn check_outcome(&self, site: &Site<'_>, history: &History, options: &CollectOptions) -> Result<()> {
+        let Self::Continue { number, condemned } = self else { return Ok(()) };
+        if options.despite_damage {
+            return Ok(());
+        }
+        let mut there = HashSet::new();
+        for prefix in [layout::PACKS, layout::BODIES, layout::INDEXES] {
+            there.extend(site.list(prefix)?.iter().filter_map(|object| match Place::parse(&object.key) {
+                Some(Place::Pack(name) | Place::Body(name) | Place::Index(name)) => Some(name),
+                _ => None,
+            }));
+        }
+        if condemned.iter().all(|name| there.contains(name) || history.gone.contains(name)) {
+            return Ok(());
+        }
+        let reason = "it is missing: what the collection condemned is deleted, so it had ended. It may hold the commits of all \
+                      backups, so nothing is collected";
+        Err(Error::damaged("collection outcome", Place::CollectionOutcome(*number).key(), reason))
+    }
+
     pub(super) const fn number(&self) -> u32 {
         match self {
             Self::Begin { number, .. } | Self::Continue { number, .. } => *number,

@@ -10,7 +10,7 @@ use crate::format::layout::Place;
 use crate::length::to_u64;
 use crate::limits;
 use crate::object::{ObjectType, verify_name};
-use crate::repository::backup::{Backup, UnreadableBackup, error_chain};
+use crate::repository::backup::{Backup, Problem, UnreadableBackup, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::parallel::{POISONED, for_each, lock};
@@ -36,6 +36,17 @@ impl Repository {
     pub fn list(&self) -> Result<Vec<Result<Backup, UnreadableBackup>>> {
         let history = self.inner.history(&Control::waiting())?;
         self.listed(&history)
+    }
+
+    /// As [`LockedRepository::lost_records`](crate::repository::LockedRepository::lost_records).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub fn lost_records(&self) -> Result<Vec<Problem>> {
+        let history = self.inner.history(&Control::waiting())?;
+        let lost = history.lost(&*self.inner.storage)?.into_iter();
+        Ok(lost.map(|(name, message)| Problem::new(name, message)).collect())
     }
 
     /// The backup called `name`: `latest`, an id, or the beginning of the ids of one backup only (at least 4 digits). Ids that a

@@ -12,6 +12,7 @@ use crate::format::layout::Place;
 use crate::id::{BackupId, Digest, RepositoryId, SessionId};
 use crate::keys::{Credential, DamagedSlot, KeySlot, list_slots, open_slots, read_newest_keyring};
 use crate::limits;
+use crate::repository::backup::Problem;
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::init::check_no_remains;
@@ -151,6 +152,18 @@ impl LockedRepository {
         let control = Control::waiting();
         let history = self.with_records(&control, History::read)?;
         Ok(history.in_order().into_iter().map(summary).collect())
+    }
+
+    /// Records that are damaged or missing and may be those of backups that [`commits`](Self::commits) does not show for that.
+    /// None where all is well.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub fn lost_records(&self) -> Result<Vec<Problem>> {
+        let history = self.with_records(&Control::waiting(), History::read)?;
+        let lost = history.lost(&*self.storage)?.into_iter();
+        Ok(lost.map(|(name, message)| Problem::new(name, message)).collect())
     }
 
     pub(crate) fn with_records<T>(&self, control: &Control, read: impl FnOnce(&Records<'_>) -> T) -> T {

@@ -12,7 +12,7 @@ use crate::id::{BackupId, ObjectName, RepositoryId, SessionId};
 use crate::limits;
 use crate::session::collection::{self, CollectionOutcome, Final};
 use crate::session::commit::{Commit, Outcome};
-use crate::storage::{Storage, StorageError, list_all};
+use crate::storage::{Key, Storage, StorageError, list_all};
 
 /// How often the history is read anew because a collection ended meanwhile.
 const ATTEMPTS: usize = 8;
@@ -116,6 +116,34 @@ impl History {
             Some(Place::CollectionOutcome(number)) => !self.ended.contains(&number),
             _ => false,
         }))
+    }
+
+    /// Records that may be those of backups which are not shown for that: damaged outcomes, and, where no backup is there and
+    /// none is being made, a body without its commit. Each with what is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub(crate) fn lost(&self, storage: &dyn Storage) -> Result<Vec<(String, String)>> {
+        let may_hide = |flaw: &&Flaw| match Key::new(flaw.key.clone()).ok().and_then(|key| Place::parse(&key)) {
+            // It may be the newest final, whose checkpoint has every commit.
+            Some(Place::CollectionOutcome(number)) => number >= self.newest_final,
+            Some(Place::SessionOutcome(..)) => true,
+            _ => false,
+        };
+        let mut lost: Vec<(String, String)> =
+            self.flaws.iter().filter(may_hide).map(|flaw| (flaw.key.clone(), flaw.error.to_string())).collect();
+        if lost.is_empty()
+            && self.valid.is_empty()
+            && self.unfinished.is_empty()
+            && let Some(body) = listed(storage, layout::BODIES)?.iter().find(
+                |object| matches!(Place::parse(&object.key), Some(Place::Body(name)) if !self.gone.contains(&name)),
+            )
+        {
+            let reason = "it is there and no commit of any backup is: records are missing";
+            lost.push((body.key.to_string(), reason.to_owned()));
+        }
+        Ok(lost)
     }
 
     fn read_once(&self, records: &Records<'_>) -> Result<Self> {
@@ -252,7 +280,7 @@ fn read_outcome(
     records: &Records<'_>,
     generation: u32,
     session: SessionId,
-    key: &crate::storage::Key,
+    key: &Key,
 ) -> Result<Option<Result<Outcome>>> {
     let Some(bytes) = read(records.storage, key, limits::COMMIT)? else { return Ok(None) };
     let name = key.as_str();
@@ -306,7 +334,7 @@ fn listed(storage: &dyn Storage, prefix: &str) -> Result<Vec<crate::storage::Obj
 
 /// An object, or `None` where it is gone by now or larger than its kind can be (a flaw of the storage that
 /// the signature check of others does not depend on).
-fn read(storage: &dyn Storage, key: &crate::storage::Key, limit: u64) -> Result<Option<bytes::Bytes>> {
+fn read(storage: &dyn Storage, key: &Key, limit: u64) -> Result<Option<bytes::Bytes>> {
     match storage.get(key, limit) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(StorageError::NotFound) => Ok(None),

@@ -11,8 +11,8 @@ impl VerifyReport {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] where a shard is missing or there twice, and for reports of other repositories,
-    /// levels or counts.
+    /// [`Error::InvalidArgument`] where a shard is missing or there twice, for reports of other repositories, levels or
+    /// counts, and where backups were made or forgotten between the shards: nobody looked at all of a new one.
     pub fn merge(reports: Vec<Self>) -> Result<Self> {
         let invalid = |reason: String| Error::invalid("reports", reason);
         let mut reports = reports.into_iter();
@@ -25,6 +25,12 @@ impl VerifyReport {
             let shard = report.shard.ok_or_else(|| invalid("one is not of a shard".into()))?;
             if shard.count() != first.count() || report.level != whole.level || report.repository != whole.repository {
                 return Err(invalid(format!("shard {shard} is of another verification than {first}")));
+            }
+            if report.history != whole.history {
+                let reason = "there were other backups than for";
+                return Err(invalid(format!(
+                    "for shard {shard} {reason} {first}: name the backups, so that all look at the same"
+                )));
             }
             if !found.insert(shard.number()) {
                 return Err(invalid(format!("shard {shard} is there twice")));

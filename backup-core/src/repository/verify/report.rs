@@ -37,6 +37,9 @@ pub struct VerifyReport {
     pub started: Timestamp,
     /// When it ended.
     pub finished: Timestamp,
+    /// Names the backups that there were: BLAKE3 of their ids in ascending order. The same for all shards of one
+    /// verification, unless backups were made or forgotten meanwhile.
+    pub history: Digest,
     /// Backups that were looked at.
     pub backups_checked: u64,
     /// Objects that were looked at.
@@ -173,6 +176,7 @@ impl Findings {
                 partial: !options.backups.is_empty(),
                 started: now,
                 finished: now,
+                history: hash::digest(&[]),
                 backups_checked: 0,
                 objects_checked: 0,
                 bytes_checked: 0,

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, Place};
-use crate::id::{Digest, ObjectName};
+use crate::id::{BackupId, Digest, ObjectName};
 use crate::length::to_u64;
 use crate::limits;
 use crate::object::verify_name;
@@ -94,6 +95,11 @@ pub(crate) fn presence(
     for flaw in &history.flaws {
         findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
     }
+    for (key, reason) in history.lost(site.storage)? {
+        if !history.flaws.iter().any(|flaw| flaw.key == key) {
+            findings.add(FindingKind::History, &key, &reason)?;
+        }
+    }
     for missing in history.missing().into_iter().filter(|_| !options.partial_history) {
         findings.add(FindingKind::History, &missing.to_string(), "a commit that another names is not there")?;
     }
@@ -164,7 +170,11 @@ pub(crate) fn presence(
             Some(_) => drop(present.insert(name, size)),
         }
     }
+    let mut ids: Vec<BackupId> = commits.iter().map(|commit| commit.id).collect();
+    ids.sort_unstable();
+    let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
     findings.count(|report| {
+        report.history = hash::digest_of_parts(&ids);
         let has = |key: &Key| options.shard.is_none_or(|shard| shard.has_text(key.as_str()));
         let backups = commits.iter().filter(|commit| has(&commit.place().key())).count();
         let looked_at = looked_at.iter().filter(|key| has(key)).count();
