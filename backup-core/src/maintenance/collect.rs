@@ -94,9 +94,7 @@ fn collect(site: &Site<'_>, key: &MaintenanceKey, options: &CollectOptions) -> R
 
 fn run(site: &Site<'_>, key: &SigningKey, history: &History, options: &CollectOptions) -> Result<CollectionReport> {
     let mut swept = finish_last(site, history)?;
-    let stage = Stage::find(site, history)?;
-    stage.check_outcome(site, history, options)?;
-    let marked = match stage {
+    let marked = match Stage::find(site, history)? {
         Stage::Begin { number, spoiled } => {
             for number in spoiled {
                 abort(site, key, number)?;

@@ -89,6 +89,11 @@ pub(super) fn check_sound(site: &Site<'_>, history: &History, options: &CollectO
     if options.despite_damage {
         return Ok(());
     }
+    if let Some(number) = history.ended_without_trace(site.storage)? {
+        let reason = "it is missing: what the collection condemned is deleted, so it had ended; it may hold the commits of all \
+                      backups, so nothing is collected";
+        return Err(Error::damaged("collection outcome", Place::CollectionOutcome(number).key(), reason));
+    }
     if let Some(missing) = history.missing().first().filter(|_| !options.partial_history) {
         let reason = "another backup names it and it is not there, so nothing is collected";
         return Err(Error::damaged("commit", missing, reason));
@@ -180,32 +185,6 @@ impl Stage {
                 Error::limit("number of a collection", u64::from(u32::MAX).saturating_add(1), u64::from(u32::MAX))
             })?;
         }
-    }
-
-    /// Refuses to go on with a mark whose collection had ended, and whose outcome was lost: what it condemned would not be
-    /// gone otherwise. The outcome had the commits of all backups.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] naming the outcome; [`Error::Storage`].
-    pub(super) fn check_outcome(&self, site: &Site<'_>, history: &History, options: &CollectOptions) -> Result<()> {
-        let Self::Continue { number, condemned } = self else { return Ok(()) };
-        if options.despite_damage {
-            return Ok(());
-        }
-        let mut there = HashSet::new();
-        for prefix in [layout::PACKS, layout::BODIES, layout::INDEXES] {
-            there.extend(site.list(prefix)?.iter().filter_map(|object| match Place::parse(&object.key) {
-                Some(Place::Pack(name) | Place::Body(name) | Place::Index(name)) => Some(name),
-                _ => None,
-            }));
-        }
-        if condemned.iter().all(|name| there.contains(name) || history.gone.contains(name)) {
-            return Ok(());
-        }
-        let reason = "it is missing: what the collection condemned is deleted, so it had ended. It may hold the commits of all \
-                      backups, so nothing is collected";
-        Err(Error::damaged("collection outcome", Place::CollectionOutcome(*number).key(), reason))
     }
 
     pub(super) const fn number(&self) -> u32 {

@@ -118,8 +118,8 @@ impl History {
         }))
     }
 
-    /// Records that may be those of backups which are not shown for that: damaged outcomes, and, where no backup is there and
-    /// none is being made, a body without its commit. Each with what is wrong with it.
+    /// Records that may be those of backups which are not shown for that: damaged outcomes, and those of collections that are
+    /// lost. Each with what is wrong with it.
     ///
     /// # Errors
     ///
@@ -133,17 +133,33 @@ impl History {
         };
         let mut lost: Vec<(String, String)> =
             self.flaws.iter().filter(may_hide).map(|flaw| (flaw.key.clone(), flaw.error.to_string())).collect();
-        if lost.is_empty()
-            && self.valid.is_empty()
-            && self.unfinished.is_empty()
-            && let Some(body) = listed(storage, layout::BODIES)?.iter().find(
-                |object| matches!(Place::parse(&object.key), Some(Place::Body(name)) if !self.gone.contains(&name)),
-            )
-        {
-            let reason = "it is there and no commit of any backup is: records are missing";
-            lost.push((body.key.to_string(), reason.to_owned()));
+        if let Some(number) = self.ended_without_trace(storage)? {
+            let reason = "it is missing: what the collection condemned is deleted, so it had ended; it may hold the commits of all backups";
+            lost.push((Place::CollectionOutcome(number).key().to_string(), reason.to_owned()));
         }
         Ok(lost)
+    }
+
+    /// The collection that has a mark and no outcome, and had one: what it condemned is not all there, and nobody deletes
+    /// any of that before the final. Without a mark that is open, nothing is looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub(crate) fn ended_without_trace(&self, storage: &dyn Storage) -> Result<Option<u32>> {
+        let mut marked: HashSet<ObjectName> = self.condemned.difference(&self.gone).copied().collect();
+        if marked.is_empty() {
+            return Ok(None);
+        }
+        for prefix in [layout::PACKS, layout::BODIES, layout::INDEXES] {
+            for object in listed(storage, prefix)? {
+                if let Some(Place::Pack(name) | Place::Body(name) | Place::Index(name)) = Place::parse(&object.key) {
+                    marked.remove(&name);
+                }
+            }
+        }
+        // Another may have ended it while this was listed.
+        Ok((!marked.is_empty() && !self.is_overtaken(storage)?).then_some(self.newest_mark))
     }
 
     fn read_once(&self, records: &Records<'_>) -> Result<Self> {
