@@ -75,7 +75,15 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Create) -> Result<Exit, Fai
         context.output.warning(&format!("{object} is damaged, so there is no parity of it: see `backup verify`"));
     }
     let exit = Exit::complete(backup.is_complete() && damaged.is_empty());
-    parity.map(|_| exit)
+    match parity {
+        // An interrupt would say that no backup was made.
+        Err(_) if context.cancel.is_cancelled() => {
+            let way = "`backup scrub --add-parity` makes it";
+            context.output.error_line(&format!("interrupted: the backup was made, parity of it was not: {way}"));
+            Ok(Exit::Failure)
+        }
+        parity => parity.map(|_| exit),
+    }
 }
 
 /// Makes parity of what has none. What is kept on this machine does not show what can be read from the storage.
