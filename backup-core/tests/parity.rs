@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
+use backup_core::maintenance::CollectOptions;
 use backup_core::parity::{ProtectReport, ScrubOptions, ScrubReport, protect, scrub};
 use backup_core::repository::LockedRepository;
 use backup_core::storage::fault::{Fault, FaultStorage};
@@ -158,6 +159,25 @@ fn parity_follows_the_repository() {
     assert!(report.ok, "nobody needs it: {report:?}");
     assert_eq!((report.parity_removed, report.parity_objects), (1, 2));
     assert!(storage.stat(&key).is_err(), "it does not come back");
+}
+
+/// It has the commits of all backups, and stands in no list that anything else has.
+#[test]
+fn the_final_of_a_collection_comes_back() {
+    let storage = repository();
+    let repository = open(storage.clone(), 30).unwrap();
+    let first = repository.backups().unwrap()[0].id;
+    repository.forget(&[first], &control(1)).unwrap();
+    repository.collect(&CollectOptions::default(), &control(1)).unwrap();
+    assert!(run(&storage, &ScrubOptions::default().with_add_parity(true)).ok);
+    let whole = storage.snapshot();
+    let key = Key::new("collections/00000001/outcome").unwrap();
+    storage.delete(&key).unwrap();
+    assert!(open(storage.clone(), 31).unwrap().backups().unwrap().is_empty());
+    let report = run(&storage, &ScrubOptions::default().with_add_parity(true));
+    assert!(report.ok, "{report:?}");
+    assert!(storage.snapshot() == whole, "the storage is as it was");
+    assert_sound(&open(storage, 32).unwrap());
 }
 
 #[test]

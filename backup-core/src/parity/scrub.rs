@@ -19,7 +19,7 @@ use crate::parity::mend::{self, Bad};
 use crate::parity::report::ScrubReport;
 use crate::progress::Event;
 use crate::repository::{Control, LockedRepository, for_each, read_closure};
-use crate::session::{History, open_outcome};
+use crate::session::{History, open_outcome, read_outcome};
 use crate::storage::{Key, PutMode, Storage, StorageError, list_all};
 
 /// What a scrub does besides reading and repairing.
@@ -262,11 +262,18 @@ impl Scrub<'_> {
         let mut wanted = BTreeSet::new();
         match class_of {
             Class::Records => {
+                // Outcomes of collections are never deleted. One that is missing may be the newest final, which ended the
+                // slots of all sessions up to its number.
+                let outcomes = self.hashes.keys().filter_map(|key| match Place::parse(key) {
+                    Some(Place::CollectionOutcome(number)) if !history.has_ended(number) => Some(number),
+                    _ => None,
+                });
+                let newest_final = outcomes.fold(history.newest_final, u32::max);
                 for key in self.hashes.keys() {
                     match Place::parse(key) {
-                        Some(Place::Keyring(_)) => drop(wanted.insert(key.clone())),
+                        Some(Place::Keyring(_) | Place::CollectionOutcome(_)) => drop(wanted.insert(key.clone())),
                         // What a collection deleted stays so.
-                        Some(Place::SessionOutcome(generation, _)) if generation > history.newest_final => {
+                        Some(Place::SessionOutcome(generation, _)) if generation > newest_final => {
                             wanted.insert(key.clone());
                         }
                         _ => {}
@@ -330,15 +337,25 @@ impl Scrub<'_> {
             return Ok(Err("a collection condemned it".to_owned()));
         }
         let (size, digest) = (to_u64(bytes.len()), hash::digest(&bytes));
-        if matches!(Place::parse(key), Some(Place::SessionOutcome(..)))
-            && open_outcome(&bytes, &self.repository.signers, key.as_str()).is_err()
-        {
+        let signers = &self.repository.signers;
+        let is_genuine = match Place::parse(key) {
+            Some(Place::SessionOutcome(..)) => open_outcome(&bytes, signers, key.as_str()).is_ok(),
+            Some(Place::CollectionOutcome(number)) => {
+                read_outcome(&bytes, &signers.maintenance, signers.repository, number, key.as_str()).is_ok()
+            }
+            _ => true,
+        };
+        if !is_genuine {
             return Ok(Err("what was protected is not genuine".to_owned()));
         }
         if self.options.dry_run {
             return Ok(Ok(()));
         }
-        match self.storage.put(key, bytes, PutMode::Overwrite) {
+        // A slot that is free may be won by somebody else just now: that decides.
+        let is_slot = matches!(Place::parse(key), Some(Place::SessionOutcome(..) | Place::CollectionOutcome(_)));
+        let is_free = is_slot && matches!(self.storage.stat(key), Err(StorageError::NotFound));
+        let mode = if is_free { PutMode::Create } else { PutMode::Overwrite };
+        match self.storage.put(key, bytes, mode) {
             Ok(()) => {
                 self.control.event(&Event::Stored { bytes: size });
                 self.good.insert(key.clone(), (size, digest));

@@ -106,6 +106,11 @@ impl History {
         Err(Error::list(layout::COLLECTIONS, source))
     }
 
+    /// Whether a collection had an outcome, genuine or not.
+    pub(crate) fn has_ended(&self, number: u32) -> bool {
+        self.ended.contains(&number)
+    }
+
     /// Whether a collection ended since this was read: what is missing now may be what it deleted.
     ///
     /// # Errors
