@@ -7,7 +7,7 @@ use crate::copy::verbatim::bring_forgets;
 use crate::copy::{CopiedBackup, CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
 use crate::error::{Error, Result};
 use crate::id::BackupId;
-use crate::repository::{Control, Repository};
+use crate::repository::{Control, Problem, Repository};
 
 impl Repository {
     /// Brings what [`LockedRepository::copy_to`](crate::repository::LockedRepository::copy_to) could not bring to a copy of
@@ -72,7 +72,9 @@ fn joined(mut whole: CopyReceipt, anew: CopyReceipt, options: &CopyOptions) -> C
     ] {
         *sum = sum.saturating_add(part);
     }
-    whole.problems.extend(anew.problems);
+    let is_new = |problem: &Problem| !whole.problems.contains(problem);
+    let problems: Vec<Problem> = anew.problems.into_iter().filter(is_new).collect();
+    whole.problems.extend(problems);
     let is_good = |line: &CopiedBackup| match line.status {
         CopyStatus::Copied | CopyStatus::Found => true,
         CopyStatus::Forgotten => options.backups.is_empty(),
@@ -84,6 +86,6 @@ fn joined(mut whole: CopyReceipt, anew: CopyReceipt, options: &CopyOptions) -> C
     if were_good && let Some(report) = anew.verification {
         whole.verification = Some(report);
     }
-    whole.ok = whole.backups.iter().all(is_good) && were_good && is_verified;
+    whole.ok = whole.backups.iter().all(is_good) && were_good && is_verified && anew.ok;
     whole
 }

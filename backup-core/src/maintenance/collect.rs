@@ -184,7 +184,10 @@ fn begin(site: &Site<'_>, key: &SigningKey, number: u32, before: &History, optio
     let mut needs = Needs::default();
     needs.add(site, &history)?;
     check_packs(site, &needs, &listed, options)?;
-    condemned.retain(|name| !history.indexes.contains(name));
+    // Segments of the index set are condemned as well: the final names others in their place.
+    for name in history.live.values().flat_map(|commit| &commit.content.indexes) {
+        condemned.remove(name);
+    }
     for commit in history.live.values() {
         condemned.remove(&commit.content.body);
     }
@@ -279,20 +282,23 @@ fn decide(
         None => carried.extend(segments),
     }
     let bodies: HashSet<ObjectName> = history.live.values().map(|commit| commit.content.body).collect();
+    // Segments of forgotten commits that stay valid, as their generation is greater, are still named by these.
+    let young = history.valid.values().filter(|commit| commit.content.generation > number);
+    let named: HashSet<&ObjectName> = pinned.iter().chain(young.flat_map(|commit| &commit.content.indexes)).collect();
     let mut condemned = marked.condemned;
-    condemned.retain(|name| !(marked.needs.contains(name) || bodies.contains(name) || history.indexes.contains(name)));
+    condemned.retain(|name| !(marked.needs.contains(name) || bodies.contains(name) || named.contains(name)));
     let new = match site.unlocked {
         Some(inner) => {
             let (gone, listed, needs) = (&condemned, &listed, &marked.needs);
-            let before = indexes::Before { pinned: &pinned, carried: &carried, gone, listed, needs };
+            let before =
+                indexes::Before { pinned: &pinned, carried: &carried, set: &history.indexes, gone, listed, needs };
             indexes::shrink(site, inner, &before)?
         }
         None => carried.clone(),
     };
-    // Segments of forgotten commits that stay valid, as their generation is greater, are still named by these.
-    let young = history.valid.values().filter(|commit| commit.content.generation > number);
-    let named: HashSet<&ObjectName> = young.flat_map(|commit| &commit.content.indexes).collect();
-    condemned.extend(carried.iter().filter(|name| !new.contains(*name) && !named.contains(name)));
+    // What is in the set stays. What was replaced in it goes if the mark condemned it: else a commit that came since may name
+    // it, and the next collection's mark does.
+    condemned.retain(|name| !new.contains(name));
     let set: Vec<ObjectName> = pinned.union(&new).copied().collect();
     let checkpoint = checkpoint(site, &history)?;
     record_forgotten(site, key, &history, number)?;

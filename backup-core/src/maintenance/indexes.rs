@@ -29,6 +29,8 @@ pub(super) struct Before<'b> {
     pub(super) pinned: &'b BTreeSet<ObjectName>,
     /// The others.
     pub(super) carried: &'b BTreeSet<ObjectName>,
+    /// The index set: what it names need not be looked for elsewhere.
+    pub(super) set: &'b BTreeSet<ObjectName>,
     /// What the final condemns.
     pub(super) gone: &'b HashSet<ObjectName>,
     /// Packs that are there.
@@ -43,7 +45,7 @@ pub(super) struct Before<'b> {
 ///
 /// [`Error::Storage`]. What a damaged segment named is read from the directories of packs that are needed.
 pub(super) fn shrink(site: &Site<'_>, inner: &Inner, before: &Before<'_>) -> Result<BTreeSet<ObjectName>> {
-    let Before { pinned, carried, gone, listed, needs } = before;
+    let Before { pinned, carried, set, gone, listed, needs } = before;
     let mut random = [0; 16];
     site.environment.entropy.fill(&mut random)?;
     let stays = |name: &ObjectName, size: u64| !gone.contains(name) && listed.get(name) == Some(&size);
@@ -65,14 +67,22 @@ pub(super) fn shrink(site: &Site<'_>, inner: &Inner, before: &Before<'_>) -> Res
     }
     // Segments that could stay, but are small; and those that name a pack which goes, or which another names.
     let (mut small, mut mixed) = (Vec::new(), Vec::new());
-    for name in *carried {
+    // Packs that these will name in what is written.
+    let mut pending: HashSet<ObjectName> = HashSet::new();
+    let (of_set, others): (Vec<_>, Vec<_>) = carried.iter().partition(|name| set.contains(*name));
+    for name in of_set.into_iter().chain(others) {
         let Some(body) = rewrite.load(name)? else { continue };
         let Some(segment) = rewrite.usable(name, Segment::parse(&body, &Place::Index(*name).key()))? else {
             continue;
         };
-        if !segment.packs().all(|(pack, size)| stays(&pack, size) && !rewrite.named.contains(&pack)) {
+        let staying = || segment.packs().filter(|(pack, size)| stays(pack, *size)).map(|(pack, _)| pack);
+        if staying().all(|pack| rewrite.named.contains(&pack) || pending.contains(&pack)) {
+            // Nothing is known by this one alone.
+        } else if !segment.packs().all(|(pack, size)| stays(&pack, size) && !rewrite.named.contains(&pack)) {
+            pending.extend(staying());
             mixed.push(*name);
         } else if segment.entries().len() < ENTRIES / 2 {
+            pending.extend(staying());
             small.push(*name);
         } else {
             rewrite.named.extend(segment.packs().map(|(pack, _)| pack));
