@@ -157,8 +157,8 @@ class Command:
         self.binary, self.work = binary, work
         self.environment = {"PATH": os.environ["PATH"], "BACKUP_REPO": str(work / "repository")}
 
-    def run(self, *arguments: str, stdin: bytes = b"") -> Any:
-        """What the command says with --json."""
+    def run(self, *arguments: str, stdin: bytes = b"", codes: tuple[int, ...] = (0,)) -> Any:
+        """What the command says with --json, and ends with one of these codes."""
         result = subprocess.run(
             [self.binary, *arguments, "--json"],
             input=stdin,
@@ -168,7 +168,7 @@ class Command:
             check=False,
         )
         said = result.stderr.decode(errors="replace")
-        assert result.returncode == 0, f"backup {' '.join(arguments)}: {result.returncode}: {said}"
+        assert result.returncode in codes, f"backup {' '.join(arguments)}: {result.returncode}: {said}"
         return json.loads(result.stdout) if result.stdout else None
 
 

@@ -50,7 +50,9 @@ class Site:
         places = tuple(finding.place for finding in history.findings)
         assert places == findings, [str(finding) for finding in history.findings]
         ours = [commit.backup.hex() for commit in history.backups()]
-        theirs = [backup["id"] for backup in self.command.run("list", *OPENING)["backups"]]
+        # With damaged records it lists what there is and ends with 3.
+        listed = self.command.run("list", *OPENING, codes=(0, 3) if findings else (0,))
+        theirs = [backup["id"] for backup in listed["backups"]]
         assert ours == theirs, f"{ours} by the reader, {theirs} by the command"
         return ours
 
