@@ -22,6 +22,9 @@ pub(crate) fn run(context: &Context<'_>, arguments: &Forget) -> Result<Exit, Fai
     let policy = policy(arguments)?;
     match (arguments.backups.is_empty(), policy.is_empty()) {
         (true, true) => Err(Failure::usage("name backups, or give a rule that keeps some")),
+        (false, _) if !arguments.filter.is_empty() => {
+            Err(Failure::usage("--kind, --host and --tag choose what a policy is applied to; backups are named"))
+        }
         (false, _) => by_id(context, arguments),
         (true, false) => by_policy(context, arguments, &policy),
     }
@@ -49,11 +52,7 @@ fn by_policy(context: &Context<'_>, arguments: &Forget, policy: &RetentionPolicy
         return Err(Failure::usage("a policy needs the password: without it nobody knows what a backup is"));
     }
     let repository = context.repository()?;
-    let is_meant = |backup: &Backup| {
-        arguments.kind.as_ref().is_none_or(|kind| backup.kind == *kind)
-            && arguments.host.as_ref().is_none_or(|host| backup.host == *host)
-            && arguments.tag.iter().all(|tag| backup.tags.contains(tag))
-    };
+    let is_meant = |backup: &Backup| arguments.filter.matches(backup);
     let plan = repository.plan_forget(policy, &is_meant)?;
     let ids: Vec<BackupId> = plan.forgotten().collect();
     if arguments.yes {

@@ -130,6 +130,8 @@ fn unknown_backups_and_empty_policies_are_refused() {
     world.run(["forget", "--yes", "abc"]).code(2);
     world.run(["forget", "--yes"]).code(2);
     world.run(["forget", "--yes", "--keep-last", "0"]).code(2);
+    world.run(["forget", "--yes", "--host", "h"]).code(2);
+    world.run(["forget", "--yes", &ids[0], "--host", "h"]).code(2).says("what a policy is applied to");
     world.run(["forget", "--yes", "--keep-last", "1", "--time-zone", "Nowhere/Never"]).code(1);
     assert_eq!(world.backups(), ids);
 }
