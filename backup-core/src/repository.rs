@@ -34,6 +34,7 @@ pub(crate) use self::handle::{Inner, read_error};
 pub use self::init::InitOptions;
 pub(crate) use self::init::{check_no_remains, put_config};
 pub use self::list::Entries;
+pub(crate) use self::locked::lost_records;
 pub use self::locked::{CommitSummary, LockedRepository, UnlockOptions};
 pub(crate) use self::parallel::{POISONED, each, for_each, lock};
 pub(crate) use self::read::IndexedPages;

@@ -19,7 +19,7 @@ pub(crate) use self::collection::{
     CollectionOutcome, Final, read_mark, read_outcome, seal_abort, seal_final, seal_forget, seal_mark, seal_revocation,
 };
 pub(crate) use self::commit::{Commit, MOST_REPLACED, NewCommit};
-pub(crate) use self::history::{Flaw, History, Records, Signers, open_outcome, outcome_object};
+pub(crate) use self::history::{Hidden, History, Records, Signers, open_outcome, outcome_object};
 pub(crate) use self::writer::{SessionStart, SessionWriter, probe};
 
 #[cfg(test)]

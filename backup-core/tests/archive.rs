@@ -19,27 +19,12 @@ use backup_core::storage::{Key, MemoryStorage, PutMode, Storage, StorageError, l
 use backup_core::{Error, ErrorKind};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use support::file::File;
 use support::tree::{Node, Tree};
 use support::vectors::{NOW, describe, golden, is_writing, vectors};
 use support::{assert_sound, control, environment_at, init_with, memory, noise, open, options, small_options};
 
 const BLOCK: usize = 64 << 10;
-
-/// A file in memory.
-struct File(Vec<u8>);
-
-impl BlockSource for File {
-    fn length(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let from = usize::try_from(offset).unwrap();
-        let bytes = self.0.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(bytes);
-        Ok(())
-    }
-}
 
 fn source(bytes: &[u8]) -> Arc<dyn BlockSource> {
     Arc::new(File(bytes.to_vec()))

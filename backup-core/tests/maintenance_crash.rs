@@ -12,8 +12,9 @@ use backup_core::id::BackupId;
 use backup_core::keys::MaintenanceKey;
 use backup_core::maintenance::{CollectOptions, CollectionReport, CollectionState, OpenSessions};
 use backup_core::repository::{LockedRepository, Repository, VerifyLevel, VerifyOptions};
-use backup_core::storage::fault::{Fault, FaultStorage};
+use backup_core::storage::fault::FaultStorage;
 use backup_core::storage::{MemoryStorage, Storage};
+use support::faults::faulty_runs;
 use support::forger::keys_of;
 use support::hooked::Hooked;
 use support::{
@@ -143,32 +144,16 @@ fn a_process_may_die_and_a_storage_may_fail_at_every_operation() {
         base.process(counted.clone(), has_password).unwrap();
         let log = counted.log();
         assert!(log.len() > 60, "{}", log.len());
-        for (number, operation) in log.iter().enumerate() {
-            // What only reads can fail in one way.
-            let faults: &[Fault] = if operation.kind.is_change() {
-                &[Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore, Fault::FailAfter]
-            } else if is_full_campaign() || number % 4 == 0 {
-                &[Fault::FailBefore]
-            } else {
-                continue;
-            };
-            for (which, fault) in faults.iter().enumerate() {
-                if !is_full_campaign() && operation.kind.is_change() && (number + which) % 3 != 0 {
-                    continue;
+        for (what, storage) in faulty_runs(&log, &base.storage) {
+            match base.process(storage.clone(), has_password) {
+                Ok(report) => assert_eq!(report.state, CollectionState::Finished, "{what}"),
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::Storage | ErrorKind::UnknownOutcome), "{what}: {error}");
                 }
-                let what = format!("{fault:?} at {number}: {:?} {}", operation.kind, operation.key);
-                let storage = Arc::new(FaultStorage::at(base.storage.clone(), number as u64, *fault));
-                match base.process(storage.clone(), has_password) {
-                    Ok(report) => assert_eq!(report.state, CollectionState::Finished, "{what}"),
-                    Err(error) => assert!(
-                        matches!(error.kind(), ErrorKind::Storage | ErrorKind::UnknownOutcome),
-                        "{what}: {error}"
-                    ),
-                }
-                let survivors = Arc::new(storage.inner().clone());
-                drop(storage);
-                base.check(&survivors, &[], &what);
             }
+            let survivors = Arc::new(storage.inner().clone());
+            drop(storage);
+            base.check(&survivors, &[], &what);
         }
     }
 }

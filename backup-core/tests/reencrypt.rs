@@ -22,6 +22,7 @@ use backup_core::storage::fault::{Fault, FaultStorage};
 use backup_core::storage::{MemoryStorage, Storage};
 use backup_core::time::Timestamp;
 use backup_core::{Error, ErrorKind, testing};
+use support::faults::faults_of;
 use support::forger::{keys_of, overwrite};
 use support::tree::{Made, Manner, Node, Target, Tree};
 use support::{
@@ -402,11 +403,7 @@ fn a_crash_at_any_operation_of_either_side_loses_nothing_and_the_copy_is_continu
     };
     let mut crashes = 0;
     for operation in logged(false) {
-        let mut faults = vec![Fault::FailBefore, Fault::CrashBefore];
-        if operation.kind.is_change() {
-            faults.extend([Fault::CrashAfter, Fault::FailAfter]);
-        }
-        for fault in faults {
+        for fault in faults_of(&operation) {
             let what = format!("{fault:?} at {} {:?} {}", operation.number, operation.kind, operation.key);
             let storage = Arc::new(FaultStorage::at((*empty).clone(), operation.number, fault));
             let faulty: Arc<dyn Storage> = storage.clone();

@@ -3,7 +3,6 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +11,8 @@ use backup_core::copy::{CopyOptions, CopyReceipt, CopyStatus};
 use backup_core::id::BackupId;
 use backup_core::maintenance::{CollectOptions, CollectionState, OpenSessions, RepackOptions, RepackReport};
 use backup_core::repository::{LockedRepository, Repository, VerifyLevel, VerifyOptions};
-use backup_core::source::BlockSource;
 use backup_core::storage::{Key, MemoryStorage, PutMode, Storage};
+use support::file::File;
 use support::forger::keys_of;
 use support::{control, environment, init_with, memory, noise, open, options, path, small_options};
 
@@ -401,22 +400,6 @@ fn copies_follow() {
     let receipt = copy_all(&base.storage, &to);
     assert_eq!(receipt.backups[0].status, CopyStatus::Forgotten);
     check_copy(&to, &expected[1..], "forgotten at the copy");
-}
-
-/// A file in memory.
-struct File(Vec<u8>);
-
-impl BlockSource for File {
-    fn length(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let from = usize::try_from(offset).unwrap();
-        let bytes = self.0.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(bytes);
-        Ok(())
-    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::copy::objects::at_destination;
 use crate::copy::verbatim::bring_forgets;
-use crate::copy::{CopiedBackup, CopyMethod, CopyOptions, CopyReceipt, CopyStatus};
+use crate::copy::{CopiedBackup, CopyMethod, CopyOptions, CopyReceipt};
 use crate::error::{Error, Result};
 use crate::id::BackupId;
 use crate::repository::{Control, Problem, Repository};
@@ -75,17 +75,11 @@ fn joined(mut whole: CopyReceipt, anew: CopyReceipt, options: &CopyOptions) -> C
     let is_new = |problem: &Problem| !whole.problems.contains(problem);
     let problems: Vec<Problem> = anew.problems.into_iter().filter(is_new).collect();
     whole.problems.extend(problems);
-    let is_good = |line: &CopiedBackup| match line.status {
-        CopyStatus::Copied | CopyStatus::Found => true,
-        CopyStatus::Forgotten => options.backups.is_empty(),
-        CopyStatus::Failed => false,
-    };
     let were_good = whole.verification.as_ref().is_none_or(|report| report.ok);
-    let is_verified = anew.verification.as_ref().is_none_or(|report| report.ok);
     // That which found something wrong is shown.
     if were_good && let Some(report) = anew.verification {
         whole.verification = Some(report);
     }
-    whole.ok = whole.backups.iter().all(is_good) && were_good && is_verified && anew.ok;
+    whole.ok = whole.backups.iter().all(|line| line.status.is_as_asked(options)) && were_good && anew.ok;
     whole
 }

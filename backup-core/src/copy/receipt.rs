@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::copy::CopyOptions;
 use crate::id::{BackupId, Digest, ObjectName, RepositoryId, SessionId};
 use crate::repository::{Problem, VerifyReport};
 use crate::time::Timestamp;
@@ -96,4 +97,15 @@ pub enum CopyStatus {
     Forgotten,
     /// It was not copied, or what was copied is not good.
     Failed,
+}
+
+impl CopyStatus {
+    /// Whether nothing is missing that was asked for. What was forgotten there is, where it was asked for by name.
+    pub(crate) const fn is_as_asked(self, options: &CopyOptions) -> bool {
+        match self {
+            Self::Copied | Self::Found => true,
+            Self::Forgotten => options.backups.is_empty(),
+            Self::Failed => false,
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::progress::Event;
 use crate::repository::{
     Backup, BackupOptions, BackupSession, Control, Earlier, Inherited, LockedRepository, NamedObject, Origin, Parent,
-    Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, source_of,
+    Repository, Site, VerifyLevel, VerifyOptions, VerifyReport, arrived, error_chain, lost_records, source_of,
 };
 use crate::session::{Commit, History};
 
@@ -92,11 +92,10 @@ impl Repository {
         }
         let verification = copy.verify(options)?;
         let Copy { arrivals, mut states, written, needed, .. } = copy;
-        let lost = history.lost(&*self.inner.storage)?;
+        let lost = lost_records(history, &*self.inner.storage)?;
         let mut problems = problems_of(history, &lost);
         problems.extend(arrivals.problems);
-        let is_asked_for = |state: &State| state.status != CopyStatus::Forgotten || !options.backups.is_empty();
-        let ok = states.values().all(|state| state.is_there() || !is_asked_for(state))
+        let ok = states.values().all(|state| state.status.is_as_asked(options))
             && verification.as_ref().is_none_or(|report| report.ok)
             && lost.is_empty();
         let backups = selected.iter().filter_map(|commit| Some(line(commit, states.remove(&commit.id)?))).collect();

@@ -11,7 +11,8 @@ use crate::format::layout::Place;
 use crate::id::{BackupId, ObjectName};
 use crate::limits;
 use crate::repository::{
-    Control, LockedRepository, NamedObject, Problem, Site, VerifyOptions, arrived, each, error_chain, read_closure,
+    Control, LockedRepository, NamedObject, Problem, Site, VerifyOptions, arrived, each, error_chain, lost_records,
+    read_closure,
 };
 use crate::session::{Closure, Commit, History, Records, SessionWriter, Signers, outcome_object, probe};
 use crate::storage::{PutMode, Storage, StorageError};
@@ -50,7 +51,7 @@ impl LockedRepository {
         }
         let history = self.with_records(control, History::read)?;
         let selected = history.select(&options.backups)?;
-        let lost = history.lost(&*self.storage)?;
+        let lost = lost_records(&history, &*self.storage)?;
         if !self.config.single_writer {
             probe(&**destination, &*self.environment.entropy).map_err(at_destination)?;
         }
@@ -79,8 +80,7 @@ impl LockedRepository {
         for (place, message) in segments.filter_map(|place| Some((place, tally.failed.get(&place)?))) {
             problems.push(Problem::new(place.key().as_str(), message));
         }
-        let is_asked_for = |state: &State| state.status != CopyStatus::Forgotten || !options.backups.is_empty();
-        let ok = states.values().all(|state| state.is_there() || !is_asked_for(state))
+        let ok = states.values().all(|state| state.status.is_as_asked(options))
             && verification.as_ref().is_none_or(|report| report.ok)
             && lost.is_empty();
         let backups = selected.iter().filter_map(|commit| Some(line(commit, states.remove(&commit.id)?))).collect();
@@ -105,10 +105,10 @@ impl LockedRepository {
 }
 
 /// What is wrong with the records of the source, `lost` being those that may hide backups.
-pub(crate) fn problems_of(history: &History, lost: &[(String, String)]) -> Vec<Problem> {
+pub(crate) fn problems_of(history: &History, lost: &[Problem]) -> Vec<Problem> {
     let flaws = history.flaws.iter().map(|flaw| Problem::new(&flaw.key, error_chain(&flaw.error)));
-    let is_new = |(key, _): &&(String, String)| !history.flaws.iter().any(|flaw| flaw.key == *key);
-    flaws.chain(lost.iter().filter(is_new).map(|(key, reason)| Problem::new(key, reason))).collect()
+    let is_new = |problem: &&Problem| !history.flaws.iter().any(|flaw| flaw.key == problem.name);
+    flaws.chain(lost.iter().filter(is_new).cloned()).collect()
 }
 
 /// Backups that were forgotten and collected at the source are named by those that came behind them. Their forget

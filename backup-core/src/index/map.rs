@@ -354,7 +354,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
@@ -364,11 +364,11 @@ mod tests {
     use crate::index::SegmentBuilder;
     use crate::pack::ChunkKind;
 
-    fn chunk(number: u64) -> ChunkId {
+    pub(in crate::index) fn chunk(number: u64) -> ChunkId {
         ChunkId::new(*blake3::hash(&number.to_le_bytes()).as_bytes())
     }
 
-    fn pack(number: u64) -> ObjectName {
+    pub(in crate::index) fn pack(number: u64) -> ObjectName {
         ObjectName::new(*blake3::hash(&[number.to_le_bytes(), [1; 8]].concat()).as_bytes())
     }
 

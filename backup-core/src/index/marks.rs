@@ -111,16 +111,9 @@ mod tests {
 
     use super::*;
     use crate::compress::Codec;
+    use crate::index::map::tests::{chunk, pack};
     use crate::index::{Segment, SegmentBuilder};
     use crate::pack::{ChunkKind, PackEntry};
-
-    fn chunk(number: u64) -> ChunkId {
-        ChunkId::new(*blake3::hash(&number.to_le_bytes()).as_bytes())
-    }
-
-    fn pack(number: u64) -> ObjectName {
-        ObjectName::new(*blake3::hash(&[number.to_le_bytes(), [1; 8]].concat()).as_bytes())
-    }
 
     fn entries(chunks: &[u64]) -> Vec<PackEntry> {
         let entry = |(offset, number): (u32, &u64)| PackEntry {

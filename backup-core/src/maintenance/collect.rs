@@ -18,7 +18,7 @@ use crate::maintenance::options::CollectOptions;
 use crate::maintenance::plan::{CollectionReport, CollectionState, OpenSession, PackAmount, amount, open_sessions};
 use crate::maintenance::record::{self, Decision};
 use crate::maintenance::site::Site;
-use crate::maintenance::survey::{Needs, Stage, check_packs, check_sound, packs};
+use crate::maintenance::survey::{Needs, Stage, check_outcome, check_packs, check_sound, packs};
 use crate::maintenance::sweep::{self, Swept};
 use crate::repository::{Control, LockedRepository, Repository};
 use crate::session::{
@@ -80,6 +80,7 @@ fn collect(site: &Site<'_>, key: &MaintenanceKey, options: &CollectOptions) -> R
     }
     let history = site.history(&History::default())?;
     check_sound(site, &history, options)?;
+    check_outcome(site, &history, options)?;
     let result = run(site, &key, &history, options);
     match &result {
         // What is missing now may be what another collector deleted meanwhile.

@@ -9,7 +9,7 @@ use crate::length::to_u64;
 use crate::limits;
 use crate::maintenance::options::{CollectOptions, OpenSessions};
 use crate::maintenance::site::Site;
-use crate::maintenance::survey::{Needs, Stage, check_packs, check_sound, packs};
+use crate::maintenance::survey::{Needs, Stage, check_outcome, check_packs, check_sound, packs};
 use crate::repository::{Control, LockedRepository, Repository};
 use crate::session::{History, SessionStart};
 use crate::time::Timestamp;
@@ -128,6 +128,7 @@ fn plan(site: &Site<'_>, options: &CollectOptions) -> Result<CollectionPlan> {
     let listed = packs(site)?;
     let history = site.history(&History::default())?;
     check_sound(site, &history, options)?;
+    check_outcome(site, &history, options)?;
     let mut needs = Needs::default();
     needs.add(site, &history)?;
     check_packs(site, &needs, &listed, options)?;

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::maintenance::options::CollectOptions;
 use crate::maintenance::site::Site;
 use crate::repository::{POISONED, for_each, lock, read_closure};
-use crate::session::{Commit, Flaw, History, read_mark};
+use crate::session::{Commit, Hidden, History, read_mark};
 use crate::storage::StorageError;
 
 /// Packs that backups need, as their closures say.
@@ -71,28 +71,17 @@ pub(super) fn packs(site: &Site<'_>) -> Result<BTreeMap<ObjectName, u64>> {
 ///
 /// [`Error::Damaged`] naming the record that cannot be used, or a commit that is not there.
 pub(super) fn check_sound(site: &Site<'_>, history: &History, options: &CollectOptions) -> Result<()> {
-    for flaw in &history.flaws {
-        let refused = |reason: &str| {
-            Err(Error::damaged("repository", &flaw.key, format!("{reason}, so nothing is collected: {}", flaw.error)))
+    for (flaw, hidden) in history.hiding() {
+        let reason = match hidden {
+            Hidden::AllBackups => "it may hold the commits of all backups",
+            Hidden::OneBackup if options.despite_damage => continue,
+            Hidden::OneBackup => "it may be the commit of a backup",
         };
-        match place_of(flaw) {
-            // It may have been the newest final, whose checkpoint has every commit.
-            Some(Place::CollectionOutcome(number)) if number >= history.newest_final => {
-                return refused("it may hold the commits of all backups");
-            }
-            Some(Place::SessionOutcome(..)) if !options.despite_damage => {
-                return refused("it may be the commit of a backup");
-            }
-            _ => {}
-        }
+        let reason = format!("{reason}, so nothing is collected: {}", flaw.error);
+        return Err(Error::damaged("repository", &flaw.key, reason));
     }
     if options.despite_damage {
         return Ok(());
-    }
-    if let Some(number) = history.ended_without_trace(site.storage)? {
-        let reason = "it is missing: what the collection condemned is deleted, so it had ended; it may hold the commits of all \
-                      backups, so nothing is collected";
-        return Err(Error::damaged("collection outcome", Place::CollectionOutcome(number).key(), reason));
     }
     if let Some(missing) = history.missing().first().filter(|_| !options.partial_history) {
         let reason = "another backup names it and it is not there, so nothing is collected";
@@ -107,8 +96,18 @@ pub(super) fn check_sound(site: &Site<'_>, history: &History, options: &CollectO
     Ok(())
 }
 
-fn place_of(flaw: &Flaw) -> Option<Place> {
-    crate::storage::Key::new(flaw.key.clone()).ok().and_then(|key| Place::parse(&key))
+/// Refuses to begin or go on where the outcome of a collection is lost. For before this collector has a mark of its own.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] naming the outcome; [`Error::Storage`].
+pub(super) fn check_outcome(site: &Site<'_>, history: &History, options: &CollectOptions) -> Result<()> {
+    match history.lost_outcome(site.storage)?.filter(|_| !options.despite_damage) {
+        Some((key, reason)) => {
+            Err(Error::damaged("collection outcome", &key, format!("{reason}, so nothing is collected")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses to delete anything while packs are missing that backups need: another pack may have what they had.

@@ -13,6 +13,7 @@ use crate::object::{ObjectType, verify_name};
 use crate::repository::backup::{Backup, Problem, UnreadableBackup, error_chain};
 use crate::repository::environment::Control;
 use crate::repository::handle::{Inner, Repository};
+use crate::repository::locked::lost_records;
 use crate::repository::parallel::{POISONED, for_each, lock};
 use crate::session::{BackupBody, Commit, History};
 
@@ -44,9 +45,7 @@ impl Repository {
     ///
     /// [`Error::Storage`].
     pub fn lost_records(&self) -> Result<Vec<Problem>> {
-        let history = self.inner.history(&Control::waiting())?;
-        let lost = history.lost(&*self.inner.storage)?.into_iter();
-        Ok(lost.map(|(name, message)| Problem::new(name, message)).collect())
+        lost_records(&*self.inner.history(&Control::waiting())?, &*self.inner.storage)
     }
 
     /// The backup called `name`: `latest`, an id, or the beginning of the ids of one backup only (at least 4 digits). Ids that a

@@ -12,7 +12,7 @@ use crate::format::layout::Place;
 use crate::id::{BackupId, Digest, RepositoryId, SessionId};
 use crate::keys::{Credential, DamagedSlot, KeySlot, list_slots, open_slots, read_newest_keyring};
 use crate::limits;
-use crate::repository::backup::Problem;
+use crate::repository::backup::{Problem, error_chain};
 use crate::repository::environment::{Control, Environment};
 use crate::repository::handle::{Inner, Repository};
 use crate::repository::init::check_no_remains;
@@ -161,9 +161,7 @@ impl LockedRepository {
     ///
     /// [`Error::Storage`].
     pub fn lost_records(&self) -> Result<Vec<Problem>> {
-        let history = self.with_records(&Control::waiting(), History::read)?;
-        let lost = history.lost(&*self.storage)?.into_iter();
-        Ok(lost.map(|(name, message)| Problem::new(name, message)).collect())
+        lost_records(&self.with_records(&Control::waiting(), History::read)?, &*self.storage)
     }
 
     pub(crate) fn with_records<T>(&self, control: &Control, read: impl FnOnce(&Records<'_>) -> T) -> T {
@@ -227,4 +225,15 @@ impl fmt::Debug for LockedRepository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockedRepository").field("id", &self.id()).finish_non_exhaustive()
     }
+}
+
+/// Records that may hide backups: those that cannot be used, and the outcome of a collection that is lost.
+///
+/// # Errors
+///
+/// [`Error::Storage`].
+pub(crate) fn lost_records(history: &History, storage: &dyn Storage) -> Result<Vec<Problem>> {
+    let flaws = history.hiding().map(|(flaw, _)| Problem::new(&flaw.key, error_chain(&flaw.error)));
+    let lost = history.lost_outcome(storage)?.map(|(key, reason)| Problem::new(key.as_str(), reason));
+    Ok(flaws.chain(lost).collect())
 }

@@ -52,6 +52,18 @@ pub(crate) struct History {
     pub(crate) flaws: Vec<Flaw>,
 }
 
+const LOST_OUTCOME: &str =
+    "it is missing: what the collection condemned is deleted, so it had ended; it may hold the commits of all backups";
+
+/// What a record may be that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// The newest final, whose checkpoint has the commits of all backups.
+    AllBackups,
+    /// The commit of a backup.
+    OneBackup,
+}
+
 /// A record that cannot be used.
 #[derive(Debug)]
 pub(crate) struct Flaw {
@@ -123,35 +135,24 @@ impl History {
         }))
     }
 
-    /// Records that may be those of backups which are not shown for that: damaged outcomes, and those of collections that are
-    /// lost. Each with what is wrong with it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Storage`].
-    pub(crate) fn lost(&self, storage: &dyn Storage) -> Result<Vec<(String, String)>> {
-        let may_hide = |flaw: &&Flaw| match Key::new(flaw.key.clone()).ok().and_then(|key| Place::parse(&key)) {
-            // It may be the newest final, whose checkpoint has every commit.
-            Some(Place::CollectionOutcome(number)) => number >= self.newest_final,
-            Some(Place::SessionOutcome(..)) => true,
-            _ => false,
-        };
-        let mut lost: Vec<(String, String)> =
-            self.flaws.iter().filter(may_hide).map(|flaw| (flaw.key.clone(), flaw.error.to_string())).collect();
-        if let Some(number) = self.ended_without_trace(storage)? {
-            let reason = "it is missing: what the collection condemned is deleted, so it had ended; it may hold the commits of all backups";
-            lost.push((Place::CollectionOutcome(number).key().to_string(), reason.to_owned()));
-        }
-        Ok(lost)
+    /// Flaws of records that may be those of backups which are not shown for that, and what each may be.
+    pub(crate) fn hiding(&self) -> impl Iterator<Item = (&Flaw, Hidden)> {
+        self.flaws.iter().filter_map(|flaw| {
+            match Key::new(flaw.key.clone()).ok().and_then(|key| Place::parse(&key))? {
+                Place::CollectionOutcome(number) if number >= self.newest_final => Some((flaw, Hidden::AllBackups)),
+                Place::SessionOutcome(..) => Some((flaw, Hidden::OneBackup)),
+                _ => None,
+            }
+        })
     }
 
-    /// The collection that has a mark and no outcome, and had one: what it condemned is not all there, and nobody deletes
-    /// any of that before the final. Without a mark that is open, nothing is looked at.
+    /// The outcome that is lost of a collection which has a mark and had ended, and what tells that: what the mark condemned is not
+    /// all there, and nobody deletes any of that before the final. Without a mark that is open, nothing is looked at.
     ///
     /// # Errors
     ///
     /// [`Error::Storage`].
-    pub(crate) fn ended_without_trace(&self, storage: &dyn Storage) -> Result<Option<u32>> {
+    pub(crate) fn lost_outcome(&self, storage: &dyn Storage) -> Result<Option<(Key, &'static str)>> {
         let mut marked: HashSet<ObjectName> = self.condemned.difference(&self.gone).copied().collect();
         if marked.is_empty() {
             return Ok(None);
@@ -164,7 +165,8 @@ impl History {
             }
         }
         // Another may have ended it while this was listed.
-        Ok((!marked.is_empty() && !self.is_overtaken(storage)?).then_some(self.newest_mark))
+        let is_lost = !marked.is_empty() && !self.is_overtaken(storage)?;
+        Ok(is_lost.then(|| (Place::CollectionOutcome(self.newest_mark).key(), LOST_OUTCOME)))
     }
 
     fn read_once(&self, records: &Records<'_>) -> Result<Self> {

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
 
 pub mod cbor;
+pub mod faults;
+pub mod file;
 pub mod forger;
 pub mod hooked;
 pub mod mutation;

@@ -95,10 +95,8 @@ pub(crate) fn presence(
     for flaw in &history.flaws {
         findings.add(FindingKind::Record, &flaw.key, &flaw.error.to_string())?;
     }
-    for (key, reason) in history.lost(site.storage)? {
-        if !history.flaws.iter().any(|flaw| flaw.key == key) {
-            findings.add(FindingKind::History, &key, &reason)?;
-        }
+    if let Some((key, reason)) = history.lost_outcome(site.storage)? {
+        findings.add(FindingKind::History, key.as_str(), reason)?;
     }
     for missing in history.missing().into_iter().filter(|_| !options.partial_history) {
         findings.add(FindingKind::History, &missing.to_string(), "a commit that another names is not there")?;
